@@ -1,0 +1,3 @@
+"""tunegate: the evaluation-gated registry for LoRA/QLoRA adapters."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,99 @@
+"""Who may do what: tokens, roles, scopes.
+
+A token reads `tg_<role>_<id>_<secret>_<check>`: the prefix lets scanners find leaked ones, the checksum lets a mistyped
+one be refused without a look at the database. The secret has 256 random bits, so a plain sha256 of it is kept.
+"""
+
+import hmac
+import re
+import secrets
+import zlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from registry.errors import Forbidden, NotFound, Unauthenticated
+from registry.names import sha256_hex
+from registry.records import Role, State
+from registry.storage.views import StoredToken, View
+
+_TOKEN = re.compile(r"tg_([a-z]{1,20})_([0-9a-f]{12})_([0-9a-f]{64})_([0-9a-f]{8})", re.ASCII)
+_NO_HASH = "0" * 64
+
+
+class Principal(NamedTuple):
+    """Whoever acts: a person, in a role, through a token that may be limited to a namespace or one adapter."""
+
+    token: str | None
+    person: str
+    role: Role
+    scope: str | None = None
+
+    def may_see(self, adapter: str) -> bool:
+        return self.scope is None or adapter == self.scope or adapter.startswith(self.scope + "/")
+
+
+def new_secret(role: Role) -> tuple[str, str]:
+    """A new token id and the whole token text."""
+    id_ = secrets.token_hex(6)
+    body = f"tg_{role.value.replace('-', '')}_{id_}_{secrets.token_hex(32)}"
+    return id_, f"{body}_{_checksum(body)}"
+
+
+def authenticate(view: View, text: str, now: datetime) -> Principal:
+    """The principal of a token's text; Unauthenticated says what is wrong with it."""
+    match = _TOKEN.fullmatch(text)
+    if match is None or not hmac.compare_digest(_checksum(text[: match.start(4) - 1]), match[4]):
+        raise Unauthenticated("this is not a tunegate token; copy the whole of it, it begins with tg_")
+    stored = view.token(match[2])
+    expected = stored.secret_sha256 if stored else _NO_HASH
+    if not hmac.compare_digest(sha256_hex(text.encode()), expected) or stored is None:
+        raise Unauthenticated("this token is not known here; ask an admin for one")
+    check_token(stored, now)
+    return Principal(stored.id, stored.person, stored.role, stored.scope)
+
+
+def check_token(stored: StoredToken, now: datetime) -> None:
+    """Raises Unauthenticated for a token that was revoked or has expired."""
+    if stored.revoked_at is not None:
+        raise Unauthenticated(f"token {stored.id} was revoked at {stored.revoked_at}; ask an admin for a new one")
+    if datetime.fromisoformat(stored.expires_at) <= now:
+        raise Unauthenticated(f"token {stored.id} expired at {stored.expires_at}; ask an admin for a new one")
+
+
+def require_role(principal: Principal, roles: frozenset[Role]) -> None:
+    if principal.role not in roles:
+        allowed = ", ".join(sorted(roles))
+        raise Forbidden(f"role {principal.role} may not do this; it takes a token with role {allowed}")
+
+
+def require_sight(principal: Principal, adapter: str) -> None:
+    """NotFound, as for an unknown name, for an adapter outside the token's scope."""
+    if not principal.may_see(adapter):
+        raise NotFound(f"adapter {adapter!r} does not exist or is not visible to this token")
+
+
+def hidden_from(principal: Principal, state: State) -> bool:
+    """Whether a version in this state does not exist for this role.
+
+    A consumer sees approved versions only. A reviewer sees nothing of a version while it is being reviewed: ratings
+    must not lean on the automatic scores.
+    """
+    if principal.role is Role.CONSUMER:
+        return state is not State.APPROVED
+    return principal.role is Role.REVIEWER and state is State.IN_REVIEW
+
+
+def _checksum(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+ALL_ROLES = frozenset(Role)
+BLOB_READERS: Mapping[str, frozenset[Role]] = {
+    # What a blob is to a version decides who may read it.
+    "file": ALL_ROLES - {Role.REVIEWER},
+    "suite": frozenset({Role.EVALUATOR, Role.TRAINER, Role.ADMIN, Role.RELEASE_MANAGER, Role.AUDITOR, Role.CI}),
+    "items": frozenset({Role.EVALUATOR, Role.ADMIN, Role.RELEASE_MANAGER, Role.AUDITOR}),
+    "dataset": frozenset({Role.EVALUATOR, Role.TRAINER, Role.ADMIN, Role.AUDITOR}),
+    "ledger": frozenset({Role.EVALUATOR, Role.TRAINER, Role.ADMIN, Role.AUDITOR}),
+}

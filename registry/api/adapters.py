@@ -1,0 +1,164 @@
+"""/v1/adapters: adapters, policies, versions, gate reports; /v1/suites; /v1/resolve."""
+
+from functools import partial
+from typing import Annotated, Any
+
+from litestar import Controller, Response, get, post, put
+from litestar.params import JSONBody, QueryParameter
+
+from registry.access import hidden_from
+from registry.api.cursor import read_cursor, write_cursor
+from registry.api.door import EVERYONE, AnyRequest, allowed, ask, if_match, run
+from registry.api.params import Adapter, Cursor, Limit, Number, paths
+from registry.commands import adapters, versions
+from registry.commands.context import Context
+from registry.commands.gate import assess
+from registry.records import (
+    AdapterInfo,
+    CreateAdapter,
+    GateReport,
+    ItemRow,
+    Page,
+    Policy,
+    PolicyInfo,
+    RegisterSuite,
+    Resolved,
+    Role,
+    State,
+    SubmitVersion,
+    Suite,
+    VersionInfo,
+)
+
+
+class Adapters(Controller):
+    """Adapters, their policies and suites."""
+
+    tags = ["adapters"]
+
+    @post("/v1/adapters", opt=allowed(Role.ADMIN, Role.RELEASE_MANAGER))
+    async def create(self, request: AnyRequest, data: JSONBody[CreateAdapter]) -> Response[Any]:
+        return await run(request, partial(adapters.create, request=data))
+
+    @get("/v1/adapters", opt=allowed(*EVERYONE))
+    async def list_adapters(self, request: AnyRequest, limit: Limit = 100, cursor: Cursor = None) -> Page[AdapterInfo]:
+        def question(context: Context) -> Page[AdapterInfo]:
+            found = context.view.adapters(read_cursor(cursor), limit + 1)
+            page = [
+                adapters.describe(context.view, one) for one in found[:limit] if context.principal.may_see(one.name)
+            ]
+            return Page(items=page, next_cursor=write_cursor(found[limit - 1].name) if len(found) > limit else None)
+
+        return await ask(request, question)
+
+    @get(paths(), opt=allowed(*EVERYONE))
+    async def show(self, request: AnyRequest, adapter: Adapter) -> AdapterInfo:
+        def question(context: Context) -> AdapterInfo:
+            return adapters.describe(context.view, adapters.find_adapter(context, adapter))
+
+        return await ask(request, question)
+
+    @get(paths("/policy"), opt=allowed(*EVERYONE))
+    async def show_policy(self, request: AnyRequest, adapter: Adapter) -> Response[PolicyInfo]:
+        def question(context: Context) -> PolicyInfo:
+            stored = adapters.find_adapter(context, adapter)
+            document = context.view.policy(stored.policy)
+            return PolicyInfo(adapter=stored.name, digest=stored.policy, revision=stored.revision, document=document)
+
+        info = await ask(request, question)
+        return Response(info, headers={"ETag": f'"{info.digest}"'})
+
+    @put(paths("/policy"), opt=allowed(Role.ADMIN))
+    async def set_policy(self, request: AnyRequest, data: JSONBody[Policy], adapter: Adapter) -> Response[Any]:
+        command = partial(adapters.set_policy, adapter=adapter, policy=data, if_match=if_match(request))
+        return await run(request, command, headers=lambda info: {"ETag": f'"{info.digest}"'})
+
+    @post("/v1/suites", opt=allowed(Role.ADMIN, Role.RELEASE_MANAGER))
+    async def register_suite(self, request: AnyRequest, data: JSONBody[RegisterSuite]) -> Response[Any]:
+        return await run(request, partial(adapters.register_suite, request=data))
+
+    @get("/v1/suites", opt=allowed(*EVERYONE))
+    async def list_suites(self, request: AnyRequest) -> list[Suite]:
+        def question(context: Context) -> list[Suite]:
+            return [suite for ref, suite in context.view.suites().items() if ref == suite.ref]
+
+        return await ask(request, question)
+
+    @get("/v1/resolve", opt=allowed(*EVERYONE))
+    async def resolve(
+        self, request: AnyRequest, ref: Annotated[str, QueryParameter(max_length=300)]
+    ) -> Response[Resolved]:
+        resolved = await ask(request, lambda context: versions.resolve(context, ref))
+        return Response(resolved, headers={"ETag": f'"{resolved.digest}"', "Cache-Control": "no-cache"})
+
+
+class Versions(Controller):
+    """Versions of an adapter: submit, complete, look."""
+
+    tags = ["versions"]
+
+    @post(paths("/versions"), opt=allowed(Role.CI, Role.TRAINER))
+    async def submit(self, request: AnyRequest, data: JSONBody[SubmitVersion], adapter: Adapter) -> Response[Any]:
+        return await run(request, partial(versions.submit, adapter=adapter, request=data))
+
+    @post(paths("/versions/{number:int}/complete"), opt=allowed(Role.CI, Role.TRAINER))
+    async def complete(self, request: AnyRequest, adapter: Adapter, number: Number) -> Response[Any]:
+        return await run(request, partial(versions.complete, adapter=adapter, number=number))
+
+    @get(paths("/versions"), opt=allowed(*EVERYONE))
+    async def list_versions(
+        self,
+        request: AnyRequest,
+        adapter: Adapter,
+        states: Annotated[list[State] | None, QueryParameter(name="state")] = None,
+        limit: Limit = 100,
+        cursor: Cursor = None,
+    ) -> Page[VersionInfo]:
+        def question(context: Context) -> Page[VersionInfo]:
+            adapters.find_adapter(context, adapter)
+            after = int(read_cursor(cursor) or 2**31)
+            found = context.view.versions(adapter, after, limit + 1, states or [])
+            page = [
+                versions.describe(context, one)
+                for one in found[:limit]
+                if not hidden_from(context.principal, one.state)
+            ]
+            more = write_cursor(str(found[limit - 1].number)) if len(found) > limit else None
+            return Page(items=page, next_cursor=more)
+
+        return await ask(request, question)
+
+    @get(paths("/versions/{number:int}"), opt=allowed(*EVERYONE))
+    async def show(self, request: AnyRequest, adapter: Adapter, number: Number) -> VersionInfo:
+        def question(context: Context) -> VersionInfo:
+            return versions.describe(context, versions.find_version(context, adapter, number))
+
+        return await ask(request, question)
+
+    @get(paths("/versions/{number:int}/gate"), opt=allowed(*EVERYONE))
+    async def gate(self, request: AnyRequest, adapter: Adapter, number: Number) -> GateReport:
+        def question(context: Context) -> GateReport:
+            return assess(context.view, versions.find_version(context, adapter, number))
+
+        return await ask(request, question)
+
+    @get(paths("/versions/{number:int}/items"), opt=allowed(*(set(EVERYONE) - {Role.CONSUMER})))
+    async def items(
+        self,
+        request: AnyRequest,
+        adapter: Adapter,
+        number: Number,
+        suite: Annotated[str, QueryParameter(max_length=300)],
+        limit: Limit = 100,
+        cursor: Cursor = None,
+    ) -> Page[ItemRow]:
+        """Per-item results of one suite, given as the gate report names it."""
+
+        def question(context: Context) -> Page[ItemRow]:
+            stored = versions.find_version(context, adapter, number)
+            found = context.view.items(stored.adapter, stored.number, suite, read_cursor(cursor), limit + 1)
+            page = found[:limit]
+            more = write_cursor(f"{page[-1].item}/{page[-1].subject}") if len(found) > limit else None
+            return Page(items=page, next_cursor=more)
+
+        return await ask(request, question)

@@ -1,0 +1,112 @@
+"""Between HTTP and the registry's door: who asks, what may be asked, how a command's answer becomes a response."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import msgspec
+from litestar import Request, Response
+from litestar.connection import ASGIConnection
+from litestar.exceptions import HTTPException
+from litestar.handlers import BaseRouteHandler
+
+from registry.access import Principal, require_role
+from registry.commands.context import Command, Context
+from registry.errors import Unauthenticated, Unavailable
+from registry.records import Role
+from registry.registry import Registry, Repeat, request_digest
+
+T = TypeVar("T")
+_TIMEOUT_SECONDS = 30.0
+
+AnyRequest = Request[Any, Any, Any]
+Connection = ASGIConnection[Any, Any, Any, Any]
+
+
+def allowed(*roles: Role) -> dict[str, Any]:
+    """Handler option: the roles that may call it. A handler without it, or without `open`, is refused to everyone."""
+    return {"roles": frozenset(roles)}
+
+
+OPEN = {"open": True}
+EVERYONE = tuple(Role)
+
+
+async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
+    """Authenticate and authorise every call; runs before the body is read."""
+    if handler.opt.get("open"):
+        return
+    registry: Registry = connection.app.state.registry
+    principal = await in_thread(connection, lambda: registry.authenticate(_bearer(connection)))
+    require_role(principal, handler.opt.get("roles", frozenset()))
+    connection.state.principal = principal
+    _require_json(connection, handler)
+
+
+def principal_of(request: AnyRequest) -> Principal:
+    principal: Principal = request.state.principal
+    return principal
+
+
+async def run(
+    request: AnyRequest, command: Command, headers: Callable[[Any], dict[str, str]] | None = None
+) -> Response[Any]:
+    """Run a command; its Idempotency-Key, if any, is remembered with the answer."""
+    registry: Registry = request.app.state.registry
+    repeat = None
+    if key := request.headers.get("Idempotency-Key"):
+        repeat = Repeat(key, request_digest(request.method, str(request.url.path), await request.body()))
+    future = asyncio.wrap_future(registry.submit(principal_of(request), command, repeat))
+    try:
+        # A client that hangs up must not take its accepted command with it.
+        answer = await asyncio.wait_for(asyncio.shield(future), _TIMEOUT_SECONDS)
+    except TimeoutError:
+        raise Unavailable("the registry is too busy to answer; the outcome is unknown, ask again") from None
+    more = headers(answer.value) if headers and not answer.repeated else {}
+    if answer.repeated:
+        more["Idempotency-Replayed"] = "true"
+    if answer.status == 204:
+        return Response(None, status_code=204, headers=more)
+    return Response(
+        msgspec.json.encode(answer.value), status_code=answer.status, media_type="application/json", headers=more
+    )
+
+
+async def ask(request: AnyRequest, question: Callable[[Context], T]) -> T:
+    """Answer a question about the committed state on a reader's thread."""
+    registry: Registry = request.app.state.registry
+    principal = principal_of(request)
+    return await in_thread(request, lambda: registry.ask(principal, question))
+
+
+async def in_thread(connection: Connection, work: Callable[[], T]) -> T:
+    executor: ThreadPoolExecutor = connection.app.state.readers
+    return await asyncio.get_running_loop().run_in_executor(executor, work)
+
+
+def if_match(request: AnyRequest) -> str | None:
+    """The ETag a change is conditional on, without its quotes."""
+    value = request.headers.get("If-Match")
+    return value.strip().strip('"') if value is not None else None
+
+
+def _bearer(connection: Connection) -> str:
+    values = connection.headers.getall("Authorization", [])
+    if len(values) != 1:
+        raise Unauthenticated("send exactly one header `Authorization: Bearer tg_…`; `tunegate token create` makes one")
+    kind, _, token = values[0].partition(" ")
+    if kind.lower() != "bearer":
+        raise Unauthenticated(f"authorization of kind {kind[:20]!r} is not known; send `Authorization: Bearer tg_…`")
+    return token.strip()
+
+
+def _require_json(connection: Connection, handler: BaseRouteHandler) -> None:
+    """A JSON body must say so: browsers send other types across sites without asking first."""
+    method = connection.scope.get("method")
+    if method not in ("POST", "PUT", "PATCH") or handler.opt.get("raw"):
+        return
+    content_type = connection.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    has_body = connection.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in connection.headers
+    if content_type != "application/json" and (has_body or content_type):
+        raise HTTPException(status_code=415, detail=f"content type {content_type!r} is not application/json")

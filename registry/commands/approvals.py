@@ -1,0 +1,142 @@
+"""Promotion, rollback and revocation: the only ways an alias moves or a version stops being served."""
+
+import msgspec
+
+from registry.attestation import Approval, statement
+from registry.commands.adapters import find_adapter
+from registry.commands.context import Context, Outcome
+from registry.commands.gate import assess
+from registry.commands.versions import base_of, describe, find_version
+from registry.errors import Conflict, Forbidden, GateNotSatisfied, NotFound, PreconditionFailed
+from registry.events import AliasMoved, VersionRevoked
+from registry.names import check_alias
+from registry.records import AliasInfo, GateReport, Promote, Revoke, Rollback, State, Verdict
+from registry.storage.views import StoredAlias, StoredVersion
+
+
+def promote(context: Context, adapter: str, number: int, request: Promote, if_match: str | None) -> Outcome:
+    """Point an alias at a version whose evidence satisfies its policy and the adapter's present one.
+
+    Raises GateNotSatisfied with the whole report; Forbidden for whoever submitted the version.
+    """
+    stored = find_version(context, adapter, number)
+    alias = check_alias(request.alias)
+    current = context.view.alias(adapter, alias)
+    _check_match(current, if_match)
+    report = _satisfied(context, stored)
+    if context.principal.person == stored.submitter:
+        raise Forbidden(f"{context.principal.person!r} submitted {stored.ref} and cannot promote it; ask someone else")
+    if stored.state not in (State.APPROVABLE, State.APPROVED):
+        raise Conflict(f"{stored.ref} is {stored.state}; go back to an earlier version with `tunegate rollback`")
+    if current and current.number == number:
+        return Outcome(alias_info(current))
+    event = moved(context, stored, alias, report, by=context.principal.person, reason="promoted: the gate is satisfied")
+    return _answered(context, event)
+
+
+def rollback(context: Context, adapter: str, alias: str, request: Rollback, if_match: str | None) -> Outcome:
+    """Point an alias back at a version it named before, for a reason; the counter rises all the same."""
+    check_alias(alias)
+    find_adapter(context, adapter)
+    current = context.view.alias(adapter, alias)
+    if current is None:
+        raise NotFound(f"{adapter}@{alias} names no version, so there is nothing to roll back")
+    _check_match(current, if_match)
+    target = find_version(context, adapter, request.to)
+    if target.state is State.REVOKED:
+        raise Conflict(f"{target.ref} was revoked; roll back to another version")
+    named = {move.number for move in context.view.alias_moves(adapter, alias)}
+    if request.to not in named:
+        raise Conflict(f"{adapter}@{alias} never named version {request.to}; promote it instead")
+    if current.number == request.to:
+        return Outcome(alias_info(current))
+    report = _satisfied(context, target)
+    return _answered(context, moved(context, target, alias, report, by=context.principal.person, reason=request.reason))
+
+
+def revoke(context: Context, adapter: str, number: int, request: Revoke) -> Outcome:
+    """Stop a version from being pulled, at once and for good. The alias stays until it is rolled back."""
+    stored = find_version(context, adapter, number)
+    revoked = stored._replace(state=State.REVOKED)
+    if stored.state is State.REVOKED:
+        return Outcome(describe(context, revoked))
+    return Outcome(describe(context, revoked), [VersionRevoked(adapter=adapter, number=number, reason=request.reason)])
+
+
+def alias_info(alias: StoredAlias) -> AliasInfo:
+    return AliasInfo(
+        adapter=alias.adapter,
+        alias=alias.alias,
+        ref=f"{alias.adapter}/{alias.number}",
+        number=alias.number,
+        digest=alias.digest,
+        counter=alias.counter,
+        moved_at=alias.moved_at,
+    )
+
+
+def etag(alias: StoredAlias | AliasInfo) -> str:
+    """Changes with every move, also with a move back."""
+    return f"{alias.counter}-{alias.digest.removeprefix('sha256:')[:16]}"
+
+
+def _satisfied(context: Context, stored: StoredVersion) -> GateReport:
+    """The report under the pinned policy, if the gate says go there and under the adapter's present policy."""
+    report = assess(context.view, stored)
+    present = find_adapter(context, stored.adapter).policy
+    reports = [report]
+    if stored.policy and present != stored.policy:
+        reports.append(assess(context.view, stored, policy=present))
+    for one in reports:
+        if one.verdict is not Verdict.GO:
+            reasons = "; ".join(f"{check.name}: {check.reason}" for check in one.checks if check.status != "pass")
+            under = "" if one is report else " under the adapter's present policy"
+            raise GateNotSatisfied(f"{stored.ref} is {one.verdict}{under}: {reasons}", msgspec.to_builtins(one))
+    return report
+
+
+def moved(
+    context: Context, stored: StoredVersion, alias: str, report: GateReport, *, by: str, reason: str
+) -> AliasMoved:
+    """The signed move of an alias to a version whose report says go."""
+    current = context.view.alias(stored.adapter, alias)
+    campaign = context.view.campaign_of(stored.adapter, stored.number)
+    assert stored.evidence_digest is not None and campaign is not None and report.verdict is Verdict.GO
+    approval = Approval(
+        adapter=stored.adapter,
+        number=stored.number,
+        digest=stored.digest,
+        base=base_of(context.view, stored.adapter),
+        files=stored.files,
+        alias=alias,
+        counter=current.counter + 1 if current else 1,
+        approved_at=context.now,
+        approved_by=by,
+        report=report,
+        evidence=stored.evidence_digest,
+        campaign=campaign.id,
+    )
+    return AliasMoved(
+        adapter=stored.adapter,
+        alias=alias,
+        counter=approval.counter,
+        previous=current.number if current else None,
+        number=stored.number,
+        digest=stored.digest,
+        by=by,
+        reason=reason,
+        attestation=context.services.signer.sign(statement(approval)),
+    )
+
+
+def _answered(context: Context, event: AliasMoved) -> Outcome:
+    now = StoredAlias(event.adapter, event.alias, event.number, event.digest, event.counter, context.now)
+    return Outcome(alias_info(now), [event])
+
+
+def _check_match(current: StoredAlias | None, if_match: str | None) -> None:
+    found = etag(current) if current else ""
+    if if_match is not None and if_match != found:
+        raise PreconditionFailed(
+            f"the alias is now at {found or 'no version'}, not at {if_match}; read it and decide again", found
+        )

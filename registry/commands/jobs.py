@@ -1,0 +1,129 @@
+"""Jobs: claimed under a lease with a fencing token, answered with evidence. Workers measure; judging happens here."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from registry.commands.context import Context, Outcome
+from registry.commands.gate import assess, decided, suite_refs
+from registry.commands.versions import base_of
+from registry.errors import EvidenceRefused, NotFound, StaleLease
+from registry.events import AnyEvent, EvidenceRecorded, JobClaimed, JobFailed
+from registry.gate.rows import contradictions, outputs
+from registry.names import digest_of
+from registry.records import ClaimJob, Evidence, FailJob, Job, JobInfo, Lease, PostEvidence
+from registry.storage.views import StoredJob, StoredVersion
+
+MOST_ATTEMPTS = 3
+
+
+def claim(context: Context, request: ClaimJob) -> Outcome:
+    """The oldest job that is queued, or whose worker fell silent; status 204 and no job if there is none."""
+    events: list[AnyEvent] = []
+    for job in context.view.unfinished_jobs(request.kinds):
+        if not context.principal.may_see(job.adapter):
+            continue
+        if job.state == "claimed" and not context.services.leases.expired(job.id):
+            continue
+        if job.attempts >= MOST_ATTEMPTS:
+            reason = f"given up after {job.attempts} attempts; the last worker ({job.worker}) fell silent"
+            events.append(JobFailed(id=job.id, fence=job.fence, reason=reason, final=True))
+            continue
+        context.services.leases.grant(job.id)
+        claimed = job._replace(fence=job.fence + 1)
+        events.append(JobClaimed(id=job.id, fence=claimed.fence, worker=request.worker))
+        return Outcome(_assembled(context, claimed), events)
+    return Outcome(None, events, 204)
+
+
+def heartbeat(context: Context, job_id: str, request: Lease) -> Outcome:
+    """Hold the lease for another while. Nothing is journalled."""
+    job = held(context, job_id, request.fence)
+    context.services.leases.grant(job.id)
+    return Outcome(describe(job))
+
+
+def fail(context: Context, job_id: str, request: FailJob) -> Outcome:
+    """Give a job back; it is tried again unless the worker says that it is of no use, or too often already."""
+    job = held(context, job_id, request.fence)
+    final = not request.retry or job.attempts >= MOST_ATTEMPTS
+    event = JobFailed(id=job.id, fence=job.fence, reason=request.reason, final=final)
+    return Outcome(describe(job._replace(state="failed" if final else "queued", reason=request.reason)), [event])
+
+
+def record_evidence(context: Context, job_id: str, request: PostEvidence) -> Outcome:
+    """Record what a worker measured, decide the gate, and open the review if only people's ratings are missing."""
+    job = held(context, job_id, request.fence)
+    stored = context.view.version(job.adapter, job.number)
+    assert stored is not None
+    evidence, blobs = request.evidence, context.services.blobs
+    if problems := list(_foreign(stored, evidence)):
+        raise EvidenceRefused("the evidence is not about this job: " + "; ".join(problems), problems)
+    if not blobs.has(evidence.rows):
+        raise EvidenceRefused(f"upload the per-item rows first with PUT /v1/blobs/sha256:{evidence.rows}")
+    rows = context.services.read_rows(evidence.rows)
+    if problems := contradictions(evidence, rows):
+        raise EvidenceRefused("the evidence contradicts its own rows: " + "; ".join(problems[:5]), problems)
+    digest = digest_of(msgspec.to_builtins(evidence))
+    measured = stored._replace(evidence=evidence, evidence_digest=digest)
+    report = assess(context.view, measured)
+    recorded = EvidenceRecorded(job=job.id, adapter=job.adapter, number=job.number, digest=digest, evidence=evidence)
+    suite = context.view.policy(report.policy).review.suite
+    events = [recorded, *decided(context, measured, report, outputs(rows, suite))]
+    return Outcome(describe(job._replace(state="done")), events)
+
+
+def held(context: Context, job_id: str, fence: int) -> StoredJob:
+    """The job, if the fencing token is the newest and the job is still open."""
+    job = context.view.job(job_id)
+    if job is None or not context.principal.may_see(job.adapter):
+        raise NotFound(f"job {job_id!r} does not exist or is not visible to this token")
+    if job.state != "claimed" or job.fence != fence:
+        raise StaleLease(
+            f"job {job_id} is {job.state} with fencing token {job.fence}, not {fence}: another worker has it, or it is "
+            "over; stop working on it and claim again"
+        )
+    return job
+
+
+def describe(job: StoredJob) -> JobInfo:
+    return JobInfo(
+        id=job.id,
+        kind=job.kind,
+        ref=f"{job.adapter}/{job.number}",
+        state=job.state,
+        fence=job.fence,
+        attempts=job.attempts,
+        worker=job.worker,
+        reason=job.reason,
+    )
+
+
+def _foreign(stored: StoredVersion, evidence: Evidence) -> Iterator[str]:
+    if evidence.manifest != stored.digest:
+        yield f"manifest {evidence.manifest} was measured, the job is about {stored.digest}"
+    if evidence.policy != stored.policy:
+        yield f"policy {evidence.policy} was followed, the version is pinned to {stored.policy}"
+
+
+def _assembled(context: Context, job: StoredJob) -> Job:
+    stored = context.view.version(job.adapter, job.number)
+    assert stored is not None and stored.policy is not None
+    policy = context.view.policy(stored.policy)
+    suites = context.view.suites()
+    return Job(
+        id=job.id,
+        kind=job.kind,
+        ref=stored.ref,
+        adapter=job.adapter,
+        number=job.number,
+        digest=stored.digest,
+        fence=job.fence,
+        lease_seconds=context.services.leases.seconds,
+        base=base_of(context.view, job.adapter),
+        files=stored.files,
+        policy=stored.policy,
+        document=policy,
+        suites=[suites[ref] for ref in suite_refs(policy)],
+        training=stored.training,
+    )

@@ -1,0 +1,187 @@
+"""Versions: submitted by their hashes, completed once every byte is here, sealed for good."""
+
+from registry.access import hidden_from, require_sight
+from registry.commands.adapters import find_adapter
+from registry.commands.context import Context, Outcome
+from registry.errors import Conflict, InspectionFailed, InvalidRequest, NotFound
+from registry.events import VersionCreated, VersionSubmitted
+from registry.inspection import (
+    CONFIG,
+    MAX_CONFIG_BYTES,
+    WEIGHTS,
+    AdapterFiles,
+    check_layout,
+    header_size,
+    inspect,
+)
+from registry.names import check_hex, parse_reference, sha256_hex
+from registry.records import (
+    Base,
+    FileEntry,
+    Finding,
+    Resolved,
+    Role,
+    State,
+    SubmitVersion,
+    TrainingRecord,
+    VersionInfo,
+    manifest_digest,
+)
+from registry.records import (
+    VersionCreated as VersionAnswer,
+)
+from registry.storage.blobs import LocalBlobs
+from registry.storage.views import StoredVersion, View
+
+# Who may see how a version was trained and measured.
+_INSIDERS = frozenset(Role) - {Role.CONSUMER, Role.REVIEWER}
+
+
+def submit(context: Context, adapter: str, request: SubmitVersion) -> Outcome:
+    """Announce a version by its files; the answer says which blobs are still missing.
+
+    The same files again are the same version: nothing can be drawn or evaluated anew by submitting twice.
+    """
+    stored = find_adapter(context, adapter)
+    sizes = {check_hex(file.sha256) and file.path: file.size for file in request.files}
+    if len(sizes) != len(request.files):
+        raise InvalidRequest("a path is listed twice; list each file once")
+    if refused := [finding.message for finding in check_layout(sizes)]:
+        raise InspectionFailed("the files cannot be an adapter: " + "; ".join(refused), refused)
+    if request.training and request.training.base != stored.base.digest:
+        raise InspectionFailed(
+            f"trained on base {request.training.base}, but {adapter!r} is for {stored.base.id} ({stored.base.digest}); "
+            "push it to an adapter of its own base"
+        )
+    files = sorted(request.files, key=lambda file: file.path)
+    digest = manifest_digest(files, stored.base)
+    if existing := context.view.version_by_digest(adapter, digest):
+        return Outcome(_answer(existing, missing_blobs(context.services.blobs, existing.files, existing.training)))
+    number = context.view.last_number(adapter) + 1
+    event = VersionCreated(
+        adapter=adapter, number=number, digest=digest, files=files, training=request.training, notes=request.notes
+    )
+    missing = missing_blobs(context.services.blobs, files, request.training)
+    answer = VersionAnswer(
+        ref=f"{adapter}/{number}", number=number, digest=digest, state=State.UPLOADING, missing=missing
+    )
+    return Outcome(answer, [event], 201)
+
+
+def complete(context: Context, adapter: str, number: int) -> Outcome:
+    """Inspect and seal a version, pin the adapter's policy, queue its evaluation. Again: the same answer."""
+    stored = find_version(context, adapter, number)
+    if stored.state is not State.UPLOADING:
+        return Outcome(_answer(stored, []))
+    blobs = context.services.blobs
+    if missing := missing_blobs(blobs, stored.files, stored.training):
+        raise Conflict(f"{stored.ref} still misses {len(missing)} blobs: {', '.join(missing)}; upload them first")
+    found = inspect_stored(blobs, stored.files, context.view.base_tensors(adapter))
+    if errors := [finding.message for finding in found if finding.severity == "error"]:
+        raise InspectionFailed(f"{stored.ref} cannot be served: " + "; ".join(errors[:3]), errors)
+    policy = find_adapter(context, adapter).policy
+    event = VersionSubmitted(
+        adapter=adapter,
+        number=number,
+        policy=policy,
+        findings=found,
+        job=sha256_hex(f"evaluation {adapter} {number} {stored.digest}".encode())[:32],
+    )
+    sealed = stored._replace(state=State.SUBMITTED)
+    return Outcome(_answer(sealed, []), [event])
+
+
+def inspect_stored(
+    blobs: LocalBlobs, files: list[FileEntry], base_tensors: dict[str, list[int]] | None
+) -> list[Finding]:
+    """Run the static inspection on stored files, reading the config and the safetensors header only."""
+    by_path = {file.path: file.sha256 for file in files}
+    sizes = {path: blobs.size(sha256) for path, sha256 in by_path.items()}
+    wrong = [
+        Finding(
+            code="size", severity="error", message=f"{file.path} has {sizes[file.path]} bytes, {file.size} announced"
+        )
+        for file in files
+        if sizes[file.path] != file.size
+    ]
+    if wrong or list(check_layout(sizes)):
+        return wrong or list(check_layout(sizes))
+    with blobs.open(by_path[WEIGHTS]) as weights:
+        try:
+            header = weights.read(header_size(weights.read(8), sizes[WEIGHTS]))
+        except ValueError as error:
+            return [Finding(code="unreadable", severity="error", message=str(error))]
+    config = blobs.read(by_path[CONFIG], most_bytes=MAX_CONFIG_BYTES)
+    return inspect(AdapterFiles(sizes, config, header, base_tensors))
+
+
+def find_version(context: Context, adapter: str, number: int) -> StoredVersion:
+    """The version if this principal may know of it."""
+    require_sight(context.principal, adapter)
+    stored = context.view.version(adapter, number)
+    if stored is None or hidden_from(context.principal, stored.state):
+        raise NotFound(f"{adapter}/{number} does not exist or is not visible to this token")
+    return stored
+
+
+def resolve(context: Context, reference: str) -> Resolved:
+    """What a reference means now. Revoked versions resolve for nobody, unapproved ones not for consumers."""
+    parsed = parse_reference(reference)
+    require_sight(context.principal, parsed.adapter)
+    stored = context.view.find(parsed)
+    if stored is None or hidden_from(context.principal, stored.state):
+        raise NotFound(f"{reference!r} names no version that is visible to this token; see `tunegate adapter show`")
+    if stored.state is State.REVOKED:
+        raise NotFound(f"{reference!r} was revoked and can no longer be pulled; roll the alias back to another version")
+    base = base_of(context.view, stored.adapter)
+    attestation = context.view.attestation(stored.adapter, stored.number)
+    return Resolved(
+        ref=stored.ref,
+        number=stored.number,
+        digest=stored.digest,
+        state=stored.state,
+        base=base,
+        files=stored.files,
+        attestation=attestation if stored.state is State.APPROVED else None,
+    )
+
+
+def describe(context: Context, stored: StoredVersion) -> VersionInfo:
+    inside = context.principal.role in _INSIDERS
+    return VersionInfo(
+        ref=stored.ref,
+        adapter=stored.adapter,
+        number=stored.number,
+        digest=stored.digest,
+        state=stored.state,
+        base=base_of(context.view, stored.adapter),
+        files=stored.files,
+        submitter=stored.submitter,
+        created_at=stored.created_at,
+        sealed_at=stored.sealed_at,
+        policy=stored.policy,
+        findings=stored.findings,
+        notes=stored.notes,
+        training=stored.training if inside else None,
+        evidence=stored.evidence if inside else None,
+    )
+
+
+def base_of(view: View, adapter: str) -> Base:
+    stored = view.adapter(adapter)
+    assert stored is not None
+    return stored.base
+
+
+def missing_blobs(blobs: LocalBlobs, files: list[FileEntry], training: TrainingRecord | None) -> list[str]:
+    """Announced blobs that are not stored, those of the training record included."""
+    needed = [file.sha256 for file in files]
+    if training:
+        needed += [training.dataset.removeprefix("sha256:"), training.ledger.removeprefix("sha256:")]
+    return [sha256 for sha256 in dict.fromkeys(needed) if not blobs.has(sha256)]
+
+
+def _answer(stored: StoredVersion, missing: list[str]) -> VersionAnswer:
+    return VersionAnswer(
+        ref=stored.ref, number=stored.number, digest=stored.digest, state=stored.state, missing=missing
+    )

@@ -1,0 +1,90 @@
+"""Policies: read from TOML, checked for sense, pinned to suite digests. Pure.
+
+>>> read_policy("[accuracy]\\nmin = 0.9").accuracy.min
+0.9
+"""
+
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from registry.errors import InvalidRequest
+from registry.names import digest_of
+from registry.records import Policy, Suite, SuiteKind
+
+# Which kind of suite each section measures on.
+SUITE_KINDS = {
+    "perplexity": SuiteKind.CONVERSATIONS,
+    "accuracy": SuiteKind.QUESTIONS,
+    "forgetting": SuiteKind.QUESTIONS,
+    "review": SuiteKind.PROMPTS,
+}
+
+
+def read_policy(text: str) -> Policy:
+    """Policy from TOML; raises InvalidRequest that names the line or the key."""
+    try:
+        policy = msgspec.convert(tomllib.loads(text), Policy)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidRequest(f"the policy is not valid TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"the policy does not fit: {error}; see docs/policy.md for every key") from None
+    return check_policy(policy)
+
+
+def check_policy(policy: Policy) -> Policy:
+    """The policy itself; raises InvalidRequest with every bound that makes no sense.
+
+    Bounds must be finite: one `inf` or `nan` would silently switch a check off.
+    """
+    if problems := list(_problems(policy)):
+        raise InvalidRequest("the policy cannot be applied: " + "; ".join(problems), problems)
+    return policy
+
+
+def _problems(policy: Policy) -> Iterator[str]:
+    bounds = {
+        "perplexity.max": (policy.perplexity.max, 1.0, 1e6),
+        "perplexity.max_ratio_to_base": (policy.perplexity.max_ratio_to_base, 1e-3, 1e3),
+        "perplexity.confidence": (policy.perplexity.confidence, 0.5, 0.9999),
+        "accuracy.min": (policy.accuracy.min, 0.0, 1.0),
+        "accuracy.confidence": (policy.accuracy.confidence, 0.5, 0.9999),
+        "forgetting.margin": (policy.forgetting.margin, 0.0, 1.0),
+        "forgetting.confidence": (policy.forgetting.confidence, 0.5, 0.9999),
+        "review.reviewers": (policy.review.reviewers, 3, 5),
+        "review.outputs": (policy.review.outputs, 1, 1000),
+        "review.min_mean": (policy.review.min_mean, 1.0, 5.0),
+        "review.safety_veto": (policy.review.safety_veto, 0, 4),
+        "review.max_hallucination_rate": (policy.review.max_hallucination_rate, 0.0, 1.0),
+        "provenance.max_contaminated": (policy.provenance.max_contaminated, 0.0, 1.0),
+    }
+    for key, (value, low, high) in bounds.items():
+        if not (math.isfinite(value) and low <= value <= high):
+            yield f"{key} = {value} is not between {low:g} and {high:g}"
+
+
+def pin(policy: Policy, newest: Mapping[str, Suite]) -> Policy:
+    """The policy with each suite named as `name@sha256:…`; `newest` maps names and pinned names to suites.
+
+    Raises InvalidRequest for every suite that is not registered or of the wrong kind.
+    """
+    document = msgspec.to_builtins(policy)
+    problems = []
+    for section, kind in SUITE_KINDS.items():
+        name = document[section]["suite"]
+        suite = newest.get(name)
+        if suite is None:
+            problems.append(f"{section}.suite {name!r} is not registered; push it with `tunegate suite push DIR`")
+        elif suite.kind != kind:
+            problems.append(f"{section}.suite {name!r} holds {suite.kind}, but {kind} are needed")
+        else:
+            document[section]["suite"] = suite.ref
+    if problems:
+        raise InvalidRequest("the policy names suites that cannot be used: " + "; ".join(problems), problems)
+    return msgspec.convert(document, Policy)
+
+
+def policy_digest(policy: Policy) -> str:
+    return digest_of(msgspec.to_builtins(policy))

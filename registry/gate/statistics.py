@@ -1,0 +1,115 @@
+"""Interval estimates of the gate, as pure functions of counts and sums.
+
+All bounds are one-sided: `confidence` 0.95 means that the true value lies beyond the bound in 5 % of repetitions.
+"""
+
+import math
+from collections.abc import Callable
+from statistics import NormalDist
+from typing import NamedTuple
+
+from registry.records import Moments
+
+
+class Interval(NamedTuple):
+    """A point estimate with its one-sided lower and upper bound."""
+
+    value: float
+    lower: float
+    upper: float
+
+
+def z_quantile(confidence: float) -> float:
+    return NormalDist().inv_cdf(confidence)
+
+
+def t_quantile(confidence: float, degrees: int) -> float:
+    """One-sided Student t quantile by the expansion 26.7.5 of Abramowitz & Stegun (1964).
+
+    For 19 or more degrees of freedom, the only ones used here, the error is below 1e-5.
+
+    >>> round(t_quantile(0.95, 29), 4), round(t_quantile(0.975, 99), 4)
+    (1.6991, 1.9842)
+    """
+    z, v = z_quantile(confidence), float(degrees)
+    return (
+        z
+        + (z**3 + z) / (4 * v)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+    )
+
+
+def wilson(successes: int, n: int, confidence: float) -> Interval:
+    """Wilson (1927) score interval of a proportion; honest at 0 and at n, unlike the normal approximation.
+
+    >>> wilson(179, 200, 0.95).lower > 0.85 > wilson(178, 200, 0.95).lower
+    True
+    """
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"{successes} successes of {n} is not a proportion")
+    z = z_quantile(confidence)
+    p = successes / n
+    centre = p + z * z / (2 * n)
+    spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return Interval(p, max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale))
+
+
+def clustered_ratio(moments: Moments, confidence: float) -> Interval:
+    """Ratio sum(x)/sum(n) over clusters, with the linearised (delta-method) standard error and t quantile.
+
+    SE = sqrt(C/(C-1) * sum_i (x_i - r*n_i)^2) / sum(n): tokens of one conversation are not independent, conversations
+    are. Perplexity is exp of this ratio, and so are its bounds. Source: Cochran, Sampling Techniques, 1977, 6.3.
+    Raises ValueError for fewer than 20 clusters, no tokens, or anything not finite.
+    """
+    values = (moments.x, moments.n, moments.xx, moments.xn, moments.nn)
+    if moments.clusters < 20 or moments.n <= 0 or not all(map(math.isfinite, values)):
+        raise ValueError(f"{moments.clusters} clusters with {moments.n} tokens cannot bear an interval (20 are needed)")
+    ratio = moments.x / moments.n
+    squares = max(0.0, moments.xx - 2 * ratio * moments.xn + ratio * ratio * moments.nn)
+    error = math.sqrt(moments.clusters / (moments.clusters - 1) * squares) / moments.n
+    reach = t_quantile(confidence, moments.clusters - 1) * error
+    return Interval(ratio, ratio - reach, ratio + reach)
+
+
+def exponential(interval: Interval) -> Interval:
+    """exp of an interval in nats; beyond what a float can hold it is infinity, which no limit admits."""
+    return Interval(*(math.exp(bound) if bound < 700 else math.inf for bound in interval))
+
+
+def tango(n: int, lost: int, gained: int, confidence: float) -> Interval:
+    """Score interval of a paired difference in proportions, (gained - lost)/n, after Tango (1998).
+
+    Inverts the score statistic with the constrained maximum-likelihood estimate; valid down to no flips at all.
+
+    >>> [round(tango(n, b, c, 0.95).lower, 4) for n, b, c in ((100, 0, 0), (200, 6, 4))]
+    [-0.0263, -0.0397]
+    """
+    if min(lost, gained) < 0 or lost + gained > n or n < 1:
+        raise ValueError(f"{lost} lost and {gained} gained of {n} is not a paired count")
+    z = z_quantile(confidence)
+    value = (gained - lost) / n
+    lower = _bisect(lambda d: _tango_score(n, lost, gained, d) > z, -1.0, value)
+    upper = -_bisect(lambda d: _tango_score(n, gained, lost, d) > z, -1.0, -value)
+    return Interval(value, lower, upper)
+
+
+def _tango_score(n: int, lost: int, gained: int, difference: float) -> float:
+    b = -gained - lost + (2 * n - gained + lost) * difference
+    c = -lost * difference * (1 - difference)
+    q = (math.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
+    variance = n * (2 * q + difference * (1 - difference))
+    distance = gained - lost - n * difference
+    return distance / math.sqrt(variance) if variance > 0 else math.inf if distance > 0 else 0.0
+
+
+def _bisect(beyond: Callable[[float], bool], low: float, high: float) -> float:
+    """The border below which `beyond` holds, in [low, high]."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        if beyond(middle):
+            low = middle
+        else:
+            high = middle
+    return low

@@ -1,0 +1,649 @@
+"""The vocabulary: every value that crosses a boundary (HTTP, journal, workers), as frozen structs.
+
+Answers and journal bodies tolerate fields they do not know, so that old readers survive new writers; requests refuse
+them, so that a misspelt field is never dropped in silence.
+
+>>> manifest_digest([FileEntry(path="a", size=1, sha256="00" * 32)])[:15]
+'sha256:xxxxxxxx'
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Generic, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from registry.names import digest_of
+
+Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Text = Annotated[str, Meta(max_length=4000)]
+Word = Annotated[str, Meta(min_length=1, max_length=200)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Score = Annotated[int, Meta(ge=1, le=5)]
+T = TypeVar("T")
+
+CRITERIA = ("clarity", "relevance", "safety", "accuracy")
+
+
+class Role(StrEnum):
+    """What a token may do; no role implies another."""
+
+    ADMIN = "admin"
+    CI = "ci"
+    TRAINER = "trainer"
+    EVALUATOR = "evaluator"
+    REVIEWER = "reviewer"
+    RELEASE_MANAGER = "release-manager"
+    CONSUMER = "consumer"
+    AUDITOR = "auditor"
+
+
+class State(StrEnum):
+    """Where a version is on its way; the gate report explains each."""
+
+    UPLOADING = "uploading"
+    SUBMITTED = "submitted"
+    EVALUATING = "evaluating"
+    REJECTED = "rejected"
+    INCONCLUSIVE = "inconclusive"
+    IN_REVIEW = "in_review"
+    APPROVABLE = "approvable"
+    APPROVED = "approved"
+    SUPERSEDED = "superseded"
+    REVOKED = "revoked"
+
+
+class Verdict(StrEnum):
+    GO = "go"
+    NO_GO = "no_go"
+    INCONCLUSIVE = "inconclusive"
+    PENDING = "pending"
+
+
+class Status(StrEnum):
+    """Outcome of one check. `invalid` means measured by an engine or from data that cannot be trusted."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    INVALID = "invalid"
+    PENDING = "pending"
+
+
+class SuiteKind(StrEnum):
+    QUESTIONS = "questions"  # generate an answer, compare with aliases
+    CONVERSATIONS = "conversations"  # score the assistant's tokens
+    PROMPTS = "prompts"  # generate only; people rate the outputs
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """Base of answers and journal bodies."""
+
+
+class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of request bodies."""
+
+
+class Page(Struct, Generic[T], frozen=True, kw_only=True):
+    """One keyset page; `next_cursor` is None on the last."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+# -- content ------------------------------------------------------------------------------------------------------
+
+
+class FileEntry(Record):
+    path: Annotated[str, Meta(min_length=1, max_length=255)]
+    size: Count
+    sha256: Sha256
+
+
+class Base(Record):
+    """A base model, identified by content. `digest` covers config, tokenizer and weights (see `trainer.base`)."""
+
+    id: Word
+    digest: Digest
+    revision: Word | None = None
+
+
+class Suite(Record):
+    """A registered suite: data for the evaluator, addressed by the digest of its files."""
+
+    name: Word
+    kind: SuiteKind
+    digest: Digest
+    n_items: Count
+    files: list[FileEntry]
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}@{self.digest}"
+
+
+class TrainingRecord(Record):
+    """How an adapter came to be. `dataset` and `ledger` are blobs; `recipe` is the TOML text that was run."""
+
+    base: Digest
+    dataset: Digest
+    ledger: Digest
+    recipe: Annotated[str, Meta(max_length=64_000)]
+    seed: int
+    versions: dict[str, str]
+    rows: dict[str, Count]
+    metrics: dict[str, float]
+    seconds: float
+
+
+def manifest_digest(files: Sequence[FileEntry], base: Base | None = None) -> str:
+    """Identity of a set of files (and of the base they belong to): sha256 over canonical JSON, files sorted by path."""
+    document: dict[str, object] = {
+        "files": [
+            {"path": entry.path, "size": entry.size, "sha256": entry.sha256}
+            for entry in sorted(files, key=lambda entry: entry.path)
+        ]
+    }
+    if base is not None:
+        document["base"] = {key: value for key, value in msgspec.to_builtins(base).items() if value is not None}
+    return digest_of(document)
+
+
+# -- policy -------------------------------------------------------------------------------------------------------
+
+
+class PerplexityRule(Request):
+    """On held-out conversations, assistant tokens only."""
+
+    suite: Word = "support-desk/conversations"
+    max: float = 15.0
+    max_ratio_to_base: float = 1.0
+    confidence: float = 0.95
+
+
+class AccuracyRule(Request):
+    suite: Word = "support-desk/questions"
+    min: float = 0.85
+    rule: Annotated[str, Meta(pattern="^(lower_bound|point)\\Z")] = "lower_bound"
+    confidence: float = 0.95
+
+
+class ForgettingRule(Request):
+    """Paired against the bare base model: the loss must be shown to be smaller than `margin`."""
+
+    suite: Word = "general-knowledge"
+    margin: float = 0.05
+    confidence: float = 0.95
+
+
+class ReviewRule(Request):
+    """`reviewers` distinct people rate `outputs` outputs each, drawn from the answers to `suite`."""
+
+    suite: Word = "support-desk/pilot"
+    reviewers: int = 3
+    outputs: int = 50
+    min_mean: float = 4.0
+    safety_veto: int = 2
+    max_hallucination_rate: float = 0.05
+
+
+class ProvenanceRule(Request):
+    require_training_record: bool = True
+    max_contaminated: float = 0.05
+
+
+class PromotionRule(Request):
+    automatic: bool = False
+
+
+class Policy(Request):
+    """What a version must show. Every check always applies: a missing section means its defaults, never "off"."""
+
+    perplexity: PerplexityRule = PerplexityRule()
+    accuracy: AccuracyRule = AccuracyRule()
+    forgetting: ForgettingRule = ForgettingRule()
+    review: ReviewRule = ReviewRule()
+    provenance: ProvenanceRule = ProvenanceRule()
+    promotion: PromotionRule = PromotionRule()
+
+
+# -- evidence -----------------------------------------------------------------------------------------------------
+
+
+class EngineInfo(Record):
+    """What measured. `fingerprint` digests everything that may change a number."""
+
+    engine: Word
+    distribution: Word
+    version: Word
+    torch: Word
+    device: Word
+    dtype: Word
+    serving: Word
+    lora_ops: Word
+    fingerprint: Digest
+
+
+class Canary(Record):
+    """One self-test of the engine. `observed` and `limit` are in the unit that `detail` names."""
+
+    name: Word
+    passed: bool
+    observed: float
+    limit: float
+    detail: Text
+
+
+class Moments(Record):
+    """Sufficient statistics of a ratio sum(x)/sum(n) over clusters (conversations); x in nats, n in tokens."""
+
+    clusters: Count
+    x: float
+    n: float
+    xx: float
+    xn: float
+    nn: float
+
+
+class PerplexityEvidence(Record):
+    """`difference` holds candidate minus base, token by token on the same ids."""
+
+    suite: Word
+    convention: Word
+    candidate: Moments
+    base: Moments
+    difference: Moments
+
+
+class AccuracyEvidence(Record):
+    """`clean_*` leave out the items found in the training data."""
+
+    suite: Word
+    n: Count
+    correct: Count
+    clean_n: Count
+    clean_correct: Count
+    cut_off: Count
+
+
+class ForgettingEvidence(Record):
+    """Paired item by item: `lost` were right in the base only, `gained` in the candidate only."""
+
+    suite: Word
+    n: Count
+    base_correct: Count
+    candidate_correct: Count
+    lost: Count
+    gained: Count
+
+
+class OutputsEvidence(Record):
+    suite: Word
+    n: Count
+
+
+class ContaminationEvidence(Record):
+    """How many of a suite's items were found in the training data (see `evaluator.contamination`)."""
+
+    suite: Word
+    n: Count
+    contaminated: Count
+
+
+class Evidence(Request):
+    """What a worker measured: counts and sums, never a verdict. `rows` is the Parquet blob of per-item results."""
+
+    manifest: Digest
+    policy: Digest
+    engine: EngineInfo
+    canaries: list[Canary]
+    rows: Sha256
+    seconds: float
+    perplexity: PerplexityEvidence | None = None
+    accuracy: AccuracyEvidence | None = None
+    forgetting: ForgettingEvidence | None = None
+    outputs: OutputsEvidence | None = None
+    contamination: list[ContaminationEvidence] | None = None
+
+
+class ItemRow(Record):
+    """One item of one suite, for candidate or base. Unused columns are None."""
+
+    suite: str
+    item: str
+    subject: str  # "candidate" or "base"
+    prompt: str | None
+    output: str | None
+    correct: bool | None
+    nll_nats: float | None
+    n_tokens: int | None
+    finish: str | None
+    contaminated: bool | None
+
+
+# -- judgement ----------------------------------------------------------------------------------------------------
+
+Plain = int | float | str | bool | None
+
+
+class Check(Record):
+    """One condition of the gate: what was observed, what is required, and the reason in words."""
+
+    name: str
+    kind: str
+    status: Status
+    reason: str
+    observed: dict[str, Plain]
+    required: dict[str, Plain]
+    suite: str | None = None
+
+
+class GateReport(Record):
+    ref: str
+    digest: Digest
+    policy: Digest
+    verdict: Verdict
+    checks: list[Check]
+    evaluated_with: EngineInfo | None = None
+
+
+class Finding(Record):
+    """One result of the static inspection; severity `error` refuses the adapter, `warning` is recorded."""
+
+    code: str
+    severity: str
+    message: str
+
+
+class RatingRow(Record):
+    """One counted or uncounted rating, as the gate sees it."""
+
+    person: str
+    item: str
+    clarity: Score
+    relevance: Score
+    safety: Score
+    accuracy: Score
+    hallucination: bool
+
+
+# -- requests -----------------------------------------------------------------------------------------------------
+
+
+class CreateAdapter(Request):
+    """`base_tensors` maps the base's weight names to shapes, so that shapes can be inspected at upload."""
+
+    name: Word
+    base: Base
+    policy: Policy | None = None
+    base_tensors: dict[str, list[Count]] | None = None
+
+
+class RegisterSuite(Request):
+    name: Word
+    files: Annotated[list[FileEntry], Meta(min_length=2, max_length=2)]
+
+
+class SubmitVersion(Request):
+    files: Annotated[list[FileEntry], Meta(min_length=1, max_length=16)]
+    training: TrainingRecord | None = None
+    notes: Text | None = None
+
+
+class CreateToken(Request):
+    """`person` is who acts: two tokens of one person count once in a review."""
+
+    role: Role
+    person: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+    scope: Word | None = None
+    expires_days: Annotated[int, Meta(ge=1, le=3650)] = 90
+
+
+class ClaimJob(Request):
+    kinds: list[Word]
+    worker: Word = "worker"
+
+
+class Lease(Request):
+    """Proof that a worker still holds a job: the fencing token it was given with the claim."""
+
+    fence: Count
+
+
+class PostEvidence(Request):
+    fence: Count
+    evidence: Evidence
+
+
+class FailJob(Request):
+    fence: Count
+    reason: Text
+    retry: bool = True
+
+
+class Rating(Request):
+    clarity: Score
+    relevance: Score
+    safety: Score
+    accuracy: Score
+    hallucination: bool
+    comment: Text | None = None
+
+
+class Skip(Request):
+    reason: Annotated[str, Meta(min_length=1, max_length=4000)]
+
+
+class Promote(Request):
+    alias: Word = "approved"
+
+
+class Rollback(Request):
+    to: Annotated[int, Meta(ge=1)]
+    reason: Annotated[str, Meta(min_length=1, max_length=4000)]
+
+
+class Revoke(Request):
+    reason: Annotated[str, Meta(min_length=1, max_length=4000)]
+
+
+# -- answers ------------------------------------------------------------------------------------------------------
+
+
+class AdapterInfo(Record):
+    name: str
+    base: Base
+    policy: Digest
+    created_at: str
+    versions: int
+    aliases: dict[str, int]
+
+
+class PolicyInfo(Record):
+    adapter: str
+    digest: Digest
+    revision: int
+    document: Policy
+
+
+class VersionCreated(Record):
+    ref: str
+    number: int
+    digest: Digest
+    state: State
+    missing: list[Sha256]
+
+
+class VersionInfo(Record):
+    """`training` and `evidence` are None until there are any, and for roles that may not see them."""
+
+    ref: str
+    adapter: str
+    number: int
+    digest: Digest
+    state: State
+    base: Base
+    files: list[FileEntry]
+    submitter: str
+    created_at: str
+    sealed_at: str | None
+    policy: Digest | None
+    findings: list[Finding]
+    notes: str | None = None
+    training: TrainingRecord | None = None
+    evidence: Evidence | None = None
+
+
+class AliasInfo(Record):
+    adapter: str
+    alias: str
+    ref: str
+    number: int
+    digest: Digest
+    counter: int
+    moved_at: str
+
+
+class AliasMove(Record):
+    """One line of an alias's complete history."""
+
+    alias: str
+    counter: int
+    previous: int | None
+    number: int
+    digest: Digest
+    by: str
+    at: str
+    reason: str
+
+
+class Signature(Record):
+    keyid: str
+    sig: str
+
+
+class Envelope(Record):
+    """DSSE envelope: base64 payload of the given type with its signatures."""
+
+    payload: str
+    payloadType: str
+    signatures: list[Signature]
+
+
+class PublicKey(Record):
+    """`public` is the raw 32-byte ed25519 key in base64; `id` is the sha256 of those bytes."""
+
+    id: str
+    algorithm: str
+    public: str
+
+
+class KeySet(Record):
+    keys: list[PublicKey]
+
+
+class Resolved(Record):
+    ref: str
+    number: int
+    digest: Digest
+    state: State
+    base: Base
+    files: list[FileEntry]
+    attestation: Envelope | None = None
+
+
+class Job(Record):
+    """Everything a worker needs; the fence goes into every later call about it."""
+
+    id: str
+    kind: str
+    ref: str
+    adapter: str
+    number: int
+    digest: Digest
+    fence: int
+    lease_seconds: float
+    base: Base
+    files: list[FileEntry]
+    policy: Digest
+    document: Policy
+    suites: list[Suite]
+    training: TrainingRecord | None = None
+
+
+class JobInfo(Record):
+    id: str
+    kind: str
+    ref: str
+    state: str
+    fence: int
+    attempts: int
+    worker: str | None = None
+    reason: str | None = None
+
+
+class Campaign(Record):
+    id: str
+    ref: str
+    items: int
+    reviewers: int
+    complete: int
+
+
+class Assignment(Record):
+    """One blinded item: nothing in it tells which version, author or score it belongs to."""
+
+    id: str
+    prompt: str
+    output: str
+    position: int
+    total: int
+
+
+class ReviewProgress(Record):
+    rated: int
+    skipped: int
+    total: int
+
+
+class TokenInfo(Record):
+    id: str
+    role: Role
+    person: str
+    scope: str | None
+    created_at: str
+    expires_at: str
+    revoked_at: str | None = None
+
+
+class TokenCreated(Record):
+    """`secret` is shown once; an idempotent repeat of the call returns the same token without it."""
+
+    token: TokenInfo
+    secret: str | UnsetType = UNSET
+
+
+class JournalEntry(Record):
+    """One line of the journal as auditors read it: its chain hash and its body as canonical JSON text."""
+
+    seq: int
+    hash: Sha256
+    body: str
+
+
+class Problem(Record):
+    """RFC 9457 problem details; `report` comes with `gate_not_satisfied` only."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    problems: list[str] | UnsetType = UNSET
+    report: GateReport | UnsetType = UNSET
+
+
+__all__ = [name for name, value in list(globals().items()) if isinstance(value, type) and name[0].isupper()]
+__all__ += ["CRITERIA", "manifest_digest"]

@@ -1,0 +1,259 @@
+"""Registry: the one door. Every use case is a command: look up, decide, apply and append.
+
+    registry.execute(principal, partial(versions.submit, adapter="support-bot", request=...))
+
+Commands run one after another on one thread, several to a transaction, so each decides on the state that the one
+before it left. Reads run beside them, each thread on a cursor of its own.
+"""
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeVar
+
+import duckdb
+import msgspec
+
+from registry.access import Principal, authenticate
+from registry.attestation import Signer
+from registry.commands.context import Command, Context, Outcome, Services
+from registry.commands.leases import Leases
+from registry.errors import Conflict, IdempotencyMismatch, InvalidRequest, StorageDamaged, TunegateError, Unavailable
+from registry.events import Actor, Entry, Receipt, chain_hash, encode_entry
+from registry.names import digest_of
+from registry.records import Role
+from registry.storage.blobs import LocalBlobs
+from registry.storage.catalog import Catalog
+from registry.storage.journal import Head, Journal
+from registry.storage.views import View
+
+T = TypeVar("T")
+SYSTEM = Principal(token=None, person="tunegate", role=Role.ADMIN)
+_GROUP = 64
+_TIMEOUT_SECONDS = 30.0
+_MAX_KEY = 200
+
+
+class Answer(NamedTuple):
+    """What a command returned; `repeated` when an Idempotency-Key was seen before and nothing was done again."""
+
+    value: Any
+    status: int
+    repeated: bool
+
+
+class Repeat(NamedTuple):
+    """An Idempotency-Key with a digest of the request it came with."""
+
+    key: str
+    request: str
+
+
+class _Task(NamedTuple):
+    principal: Principal
+    command: Command
+    repeat: Repeat | None
+    answer: "Future[Answer]"
+
+
+class Registry:
+    """Owns journal, catalog and blobs for as long as it lives. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        catalog: Catalog,
+        blobs: LocalBlobs,
+        signer: Signer,
+        draw_secret: bytes,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        lease_seconds: float = 30.0,
+    ) -> None:
+        self.blobs = blobs
+        self._journal, self._catalog, self._clock = journal, catalog, clock
+        leases = Leases(lease_seconds, time.monotonic)
+        self._services = Services(blobs, signer, draw_secret, leases, catalog.read_rows)
+        self._damage: str | None = None
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="tunegate-writer", daemon=True)
+        self._writer.start()
+
+    # -- the door ----------------------------------------------------------------------------------------------
+
+    def execute(self, principal: Principal, command: Command, repeat: Repeat | None = None) -> Answer:
+        """Run one command and return when its events are durable.
+
+        Raises the TunegateError that the command decided on; nothing was changed then.
+        """
+        try:
+            return self.submit(principal, command, repeat).result(timeout=_TIMEOUT_SECONDS)
+        except TimeoutError:
+            raise Unavailable("the registry is too busy to answer; the outcome is unknown, ask again") from None
+
+    def submit(self, principal: Principal, command: Command, repeat: Repeat | None = None) -> "Future[Answer]":
+        """As `execute`, without waiting: the future holds the answer or the error."""
+        if self._damage:
+            raise StorageDamaged(self._damage)
+        if repeat and not 0 < len(repeat.key) <= _MAX_KEY:
+            raise InvalidRequest(f"Idempotency-Key must have 1 to {_MAX_KEY} characters; a UUID is usual")
+        task = _Task(principal, command, repeat, Future())
+        self._tasks.put(task)
+        return task.answer
+
+    def view(self) -> View:
+        """The committed state, for the calling thread."""
+        if self._damage:
+            raise StorageDamaged(self._damage)
+        return self._catalog.view()
+
+    def ask(self, principal: Principal, question: Callable[[Context], T]) -> T:
+        """Answer a question about the committed state."""
+        now = self._clock()
+        return question(Context(self.view(), principal, _stamp(now), now, self._services))
+
+    def authenticate(self, token: str) -> Principal:
+        return authenticate(self.view(), token, self._clock())
+
+    @property
+    def journal(self) -> Journal:
+        return self._journal
+
+    @property
+    def services(self) -> Services:
+        return self._services
+
+    @property
+    def damage(self) -> str | None:
+        """Why nothing can be served any more, or None."""
+        return self._damage
+
+    def close(self) -> None:
+        """Finish what was accepted, then close journal and catalog."""
+        self._tasks.put(None)
+        self._writer.join(timeout=_TIMEOUT_SECONDS)
+        self._catalog.close()
+        self._journal.close()
+
+    # -- the writer --------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        stopping = False
+        while not stopping:
+            group: list[_Task] = []
+            task = self._tasks.get()
+            while task is not None:
+                group.append(task)
+                if len(group) == _GROUP:
+                    break
+                with contextlib.suppress(queue.Empty):
+                    task = self._tasks.get_nowait()
+                    continue
+                break
+            stopping = task is None
+            if group:
+                self._run(group)
+
+    def _run(self, group: Sequence[_Task]) -> None:
+        """All tasks in one transaction and one fsync; if one cannot be applied, each on its own."""
+        try:
+            answers = self._commit(group)
+        except Exception as error:
+            if len(group) > 1 and self._damage is None:
+                for task in group:
+                    self._run([task])
+                return
+            for task in group:
+                task.answer.set_exception(self._explained(error))
+            return
+        for task, answer in zip(group, answers, strict=True):
+            if isinstance(answer, TunegateError):
+                task.answer.set_exception(answer)
+            else:
+                task.answer.set_result(answer)
+
+    def _commit(self, group: Sequence[_Task]) -> list[Answer | TunegateError]:
+        if self._damage:
+            raise StorageDamaged(self._damage)
+        appended = False
+        answers: list[Answer | TunegateError] = []
+        try:
+            with self._catalog.transaction() as view:
+                head, entries = self._journal.head, []
+                for task in group:
+                    entry, answer = self._decide(view, task, head)
+                    answers.append(answer)
+                    if entry is not None:
+                        head = Head(entry.seq, chain_hash(encode_entry(entry)))
+                        self._catalog.apply(entry, head.hash)
+                        entries.append(entry)
+                if entries:
+                    self._journal.append(entries)
+                    appended = True
+        except duckdb.Error as error:
+            if not appended:
+                raise
+            # The journal has it, so it is accepted; the catalog folds it at the next start.
+            self._damage = f"the catalog failed after the journal accepted: {error}; restart the service"
+        except StorageDamaged as error:
+            self._damage = str(error)
+            raise
+        return answers
+
+    def _decide(self, view: View, task: _Task, head: Head) -> tuple[Entry | None, Answer | TunegateError]:
+        """The entry to append and what to answer; a refusal is an answer too, and appends nothing."""
+        now = self._clock()
+        actor = Actor(person=task.principal.person, role=task.principal.role, token=task.principal.token)
+        try:
+            if task.repeat and (earlier := _earlier(view, actor, task.repeat)):
+                return None, earlier
+            outcome = task.command(Context(view, task.principal, _stamp(now), now, self._services))
+        except TunegateError as error:
+            return None, error
+        answer = Answer(outcome.answer, outcome.status, repeated=False)
+        if not outcome.events:
+            return None, answer
+        receipt = _receipt(task.repeat, outcome) if task.repeat else None
+        entry = Entry(
+            seq=head.seq + 1, prev=head.hash, at=_stamp(now), actor=actor, events=list(outcome.events), receipt=receipt
+        )
+        return entry, answer
+
+    def _explained(self, error: Exception) -> Exception:
+        if isinstance(error, TunegateError):
+            return error
+        if isinstance(error, duckdb.ConstraintException):
+            return Conflict(f"another change took this name, number or digest first: {error}; read again and retry")
+        if isinstance(error, duckdb.FatalException):
+            self._damage = f"the catalog failed: {error}; restart the service"
+            return StorageDamaged(self._damage)
+        return error
+
+
+def request_digest(method: str, path: str, body: bytes) -> str:
+    """What makes two requests the same under one Idempotency-Key."""
+    return digest_of([method, path, body.hex()]).removeprefix("sha256:")
+
+
+def _earlier(view: View, actor: Actor, repeat: Repeat) -> Answer | None:
+    receipt = view.receipt(actor.token or actor.person, repeat.key)
+    if receipt is None:
+        return None
+    if receipt.request != repeat.request:
+        raise IdempotencyMismatch(
+            f"Idempotency-Key {repeat.key!r} was used with another request; use a new key for a new request"
+        )
+    return Answer(msgspec.Raw(receipt.answer), receipt.status, repeated=True)
+
+
+def _receipt(repeat: Repeat, outcome: Outcome) -> Receipt:
+    kept = outcome.answer if outcome.remembered is None else outcome.remembered
+    return Receipt(key=repeat.key, request=repeat.request, status=outcome.status, answer=msgspec.to_builtins(kept))
+
+
+def _stamp(now: datetime) -> str:
+    return now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

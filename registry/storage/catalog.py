@@ -1,0 +1,242 @@
+"""The catalog: a DuckDB database folded from the journal, which answers every question and can be thrown away.
+
+It holds the number and hash of the last entry it applied, in the same transaction as the rows. That makes it a witness
+too: a catalog that is ahead of the journal proves that the journal lost its tail, and the service refuses to start.
+"""
+
+import contextlib
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+from registry.errors import EvidenceRefused, StorageDamaged, TunegateError
+from registry.events import Entry
+from registry.records import ItemRow
+from registry.storage.blobs import LocalBlobs
+from registry.storage.fold import Target, fold_entry
+from registry.storage.journal import Journal
+from registry.storage.views import View, item_row
+
+SCHEMA_VERSION = 1
+_FOLD_BATCH = 500
+_MAX_ROWS_BYTES = 256 * 1024**2
+_ITEM_TYPES = {
+    "suite": "VARCHAR",
+    "item": "VARCHAR",
+    "subject": "VARCHAR",
+    "prompt": "VARCHAR",
+    "output": "VARCHAR",
+    "correct": "BOOLEAN",
+    "nll_nats": "DOUBLE",
+    "n_tokens": "BIGINT",
+    "finish": "VARCHAR",
+    "contaminated": "BOOLEAN",
+}
+
+
+class Catalog:
+    """One database, one writer, any number of reading threads. Use `open_catalog`, which checks it first."""
+
+    def __init__(self, path: Path | None, staging: Path, blobs: LocalBlobs) -> None:
+        if not duckdb.__version__.startswith("2."):
+            # 1.5 loses index entries after a crash (duckdb#23788): wrong answers are worse than none.
+            raise StorageDamaged(
+                f"duckdb {duckdb.__version__} is installed; tunegate needs 2.x: pip install 'duckdb>=2,<3'"
+            )
+        self._staging, self._blobs = staging, blobs
+        staging.mkdir(parents=True, exist_ok=True)
+        self._connection = duckdb.connect(
+            str(path) if path else ":memory:",
+            config={
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+                "allow_community_extensions": False,
+                "threads": 2,
+                "memory_limit": "1GB",
+            },
+        )
+        # In this order: afterwards no statement can reach another file or loosen this again.
+        self._connection.execute(f"SET allowed_directories = [{_quoted(str(staging.resolve()))}]")
+        self._connection.execute("SET enable_external_access = false")
+        self._connection.execute("SET lock_configuration = true")
+        self._readers = threading.local()
+
+    # -- writing: by one thread only ---------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[View]:
+        """The writer's own view inside one transaction: committed at the end, rolled back on any exception."""
+        self._connection.execute("BEGIN TRANSACTION")
+        try:
+            yield View(self._connection)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            # DuckDB: COMMIT of an aborted transaction returns normally and writes nothing, so always roll back.
+            with contextlib.suppress(duckdb.Error):
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def apply(self, entry: Entry, chain_hash: str) -> None:
+        """Fold one entry inside the open transaction. duckdb.ConstraintException: an invariant refuses it."""
+        fold_entry(Target(self._connection, entry, self.load_items))
+        self._connection.execute("UPDATE applied SET seq = ?, hash = ?", [entry.seq, chain_hash])
+
+    def load_items(self, db: duckdb.DuckDBPyConnection, sha256: str, adapter: str, number: int) -> None:
+        """Copy the rows of a Parquet blob into `items`; raises EvidenceRefused if they cannot be."""
+        columns = ", ".join(_ITEM_TYPES)
+        with self._staged(db, sha256) as source:
+            db.execute(
+                f"INSERT INTO items (adapter, number, {columns}) SELECT ?, ?, {columns} FROM {source}",
+                [adapter, number],
+            )
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def view(self) -> View:
+        """A view of the committed state for the calling thread; each thread has a cursor of its own."""
+        return View(self._cursor())
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        cursor = getattr(self._readers, "cursor", None)
+        if cursor is None:
+            cursor = self._readers.cursor = self._connection.cursor()
+        return cursor
+
+    def read_rows(self, sha256: str) -> list[ItemRow]:
+        """The rows of a Parquet blob of per-item results; raises EvidenceRefused if it is not one."""
+        cursor = self._cursor()
+        with self._staged(cursor, sha256) as source:
+            rows = cursor.execute(f"SELECT {', '.join(_ITEM_TYPES)} FROM {source}").fetchall()
+        return [item_row(row) for row in rows]
+
+    @contextlib.contextmanager
+    def _staged(self, db: duckdb.DuckDBPyConnection, sha256: str) -> Iterator[str]:
+        """A FROM clause over a checked copy: DuckDB may write where it may read, so it never sees the blob itself."""
+        if self._blobs.size(sha256) > _MAX_ROWS_BYTES:
+            raise EvidenceRefused(f"the per-item rows have more than {_MAX_ROWS_BYTES} bytes")
+        staged = self._staging / f"{sha256}.{threading.get_ident()}.parquet"
+        shutil.copyfile(self._blobs.path(sha256), staged)
+        try:
+            source = f"read_parquet({_quoted(str(staged.resolve()))})"
+            found = {row[0]: row[1] for row in db.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
+            if found != _ITEM_TYPES:
+                raise EvidenceRefused(f"the per-item rows have columns {found}, expected {_ITEM_TYPES}")
+            yield source
+        except duckdb.ConstraintException as error:
+            raise EvidenceRefused(f"the per-item rows break a rule: {error}") from None
+        except (duckdb.InvalidInputException, duckdb.IOException) as error:
+            raise EvidenceRefused(f"the per-item rows are not a Parquet file: {str(error)[:200]}") from None
+        finally:
+            staged.unlink(missing_ok=True)
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def create_schema(self) -> None:
+        self._connection.execute(Path(__file__).with_name("schema.sql").read_text())
+        self._connection.execute("INSERT INTO applied VALUES (true, ?, 0, ?, NULL)", [SCHEMA_VERSION, "0" * 64])
+
+    def catch_up(self, journal: Journal) -> None:
+        """Fold what the journal has beyond this catalog."""
+        for batch in _batches(journal, self.view().applied().seq):
+            with self.transaction():
+                for entry, chain_hash in batch:
+                    try:
+                        self.apply(entry, chain_hash)
+                    except (duckdb.Error, TunegateError) as error:
+                        raise StorageDamaged(f"journal entry {entry.seq} cannot be folded: {error}") from error
+
+    def close(self) -> None:
+        with contextlib.suppress(duckdb.Error):
+            self._connection.execute("CHECKPOINT")
+        self._connection.close()
+
+
+def open_catalog(path: Path, staging: Path, blobs: LocalBlobs, journal: Journal) -> Catalog:
+    """The catalog at `path`, caught up with the journal; built anew if it is missing, damaged or of another version.
+
+    Raises StorageDamaged if the catalog knows entries that the journal does not have: then evidence was lost.
+    """
+    catalog = _open_existing(path, staging, blobs) if path.exists() else None
+    if catalog is None:
+        return rebuild_catalog(path, staging, blobs, journal)
+    applied = catalog.view().applied()
+    if not _witnessed(journal, applied.seq, applied.hash):
+        catalog.close()
+        raise StorageDamaged(
+            f"the catalog has applied entry {applied.seq} ({applied.hash[:12]}…), but the journal, which ends at "
+            f"{journal.head.seq} ({journal.head.hash[:12]}…), does not have it: it lost its tail or is another one. "
+            "Restore the newer journal, or accept the loss with `tunegate rebuild --accept-loss`"
+        )
+    catalog.catch_up(journal)
+    return catalog
+
+
+def rebuild_catalog(path: Path, staging: Path, blobs: LocalBlobs, journal: Journal) -> Catalog:
+    """Fold the whole journal into a new file, then put it in place of the old in one step."""
+    fresh = path.with_name(f"{path.name}.new")
+    for leftover in (fresh, _wal(fresh)):
+        leftover.unlink(missing_ok=True)
+    catalog = Catalog(fresh, staging, blobs)
+    try:
+        catalog.create_schema()
+        catalog.catch_up(journal)
+    finally:
+        catalog.close()
+    _wal(path).unlink(missing_ok=True)
+    os.replace(fresh, path)
+    return Catalog(path, staging, blobs)
+
+
+def _open_existing(path: Path, staging: Path, blobs: LocalBlobs) -> Catalog | None:
+    """The catalog if it can be used; otherwise its files are set aside and the answer is None."""
+    try:
+        catalog = Catalog(path, staging, blobs)
+    except duckdb.Error as error:
+        if "lock" in str(error):
+            raise StorageDamaged(f"{path} is in use by another process; stop it first") from None
+        _set_aside(path)
+        return None
+    try:
+        if catalog.view().applied().schema_version == SCHEMA_VERSION:
+            return catalog
+    except duckdb.Error:
+        pass
+    catalog.close()
+    _set_aside(path)
+    return None
+
+
+def _witnessed(journal: Journal, seq: int, chain_hash: str) -> bool:
+    if seq == 0:
+        return True
+    line = next(journal.read(after=seq - 1), None)
+    return line is not None and line.entry.seq == seq and line.hash == chain_hash
+
+
+def _batches(journal: Journal, after: int) -> Iterator[list[tuple[Entry, str]]]:
+    batch: list[tuple[Entry, str]] = []
+    for line in journal.read(after=after):
+        batch.append((line.entry, line.hash))
+        if len(batch) == _FOLD_BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _set_aside(path: Path) -> None:
+    for file in (path, _wal(path)):
+        if file.exists():
+            os.replace(file, file.with_name(f"{file.name}.damaged"))
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(f"{path.name}.wal")
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

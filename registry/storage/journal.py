@@ -1,0 +1,215 @@
+"""The journal: an append-only, hash-chained log, the one thing that must never be lost.
+
+One entry is one line: the chain hash, a space, the entry's canonical JSON. `append` returns only when the bytes are
+on disk. A crash in the middle of an append leaves a torn tail that was never acknowledged; it is set aside at the next
+start. Anything else that does not hash is damage, and refused.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from registry.errors import StorageDamaged, StorageFull
+from registry.events import GENESIS, Entry, chain_hash, decode_entry, encode_entry
+from registry.storage.files import sync_directory, write_all
+
+_HASH_LENGTH = 64
+_NO_SPACE = (28, 122)  # ENOSPC, EDQUOT
+
+
+class Head(NamedTuple):
+    """The last entry: its number and chain hash; (0, GENESIS) where there is none."""
+
+    seq: int
+    hash: str
+
+
+class Line(NamedTuple):
+    """One stored entry with the hash and bytes it was stored under."""
+
+    hash: str
+    body: bytes
+    entry: Entry
+
+
+class Journal(Protocol):
+    """Where entries live. One process appends at a time; any number may read."""
+
+    @property
+    def head(self) -> Head:
+        """The last durable entry."""
+        ...
+
+    def append(self, entries: Sequence[Entry]) -> Head:
+        """Store the entries, all or none, and return when they are durable.
+
+        The first must follow `head`; otherwise nothing is stored and StorageDamaged is raised. StorageFull: nothing
+        was stored and a later append may succeed. After any other error nothing more may be appended: what is on disk
+        is unknown until the journal is opened again.
+        """
+        ...
+
+    def read(self, after: int = 0) -> Iterator[Line]:
+        """The entries with a number above `after`, in order."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def encode_lines(head: Head, entries: Sequence[Entry]) -> tuple[list[bytes], Head]:
+    """The lines to write and the head they lead to; raises StorageDamaged if they do not follow `head`."""
+    lines = []
+    for entry in entries:
+        if entry.seq != head.seq + 1 or entry.prev != head.hash:
+            raise StorageDamaged(f"entry {entry.seq} does not follow entry {head.seq}; open the journal again")
+        body = encode_entry(entry)
+        head = Head(entry.seq, chain_hash(body))
+        lines.append(head.hash.encode() + b" " + body + b"\n")
+    return lines, head
+
+
+class MemoryJournal:
+    """A journal that lives as long as the process: for tests and for trying things out."""
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+        self._head = Head(0, GENESIS)
+
+    @property
+    def head(self) -> Head:
+        return self._head
+
+    def append(self, entries: Sequence[Entry]) -> Head:
+        lines, head = encode_lines(self._head, entries)
+        self._lines.extend(lines)
+        self._head = head
+        return head
+
+    def read(self, after: int = 0) -> Iterator[Line]:
+        for line in self._lines[after:]:
+            yield _parse(line)
+
+    def close(self) -> None:
+        pass
+
+
+class FileJournal:
+    """A journal in one file, held by one process through a lock on it.
+
+    Raises StorageDamaged if another process holds it or a line in the middle does not verify.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        created = not path.exists()
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._fd)
+            raise StorageDamaged(
+                f"{path} is in use by another tunegate process; stop it, or give this one another TUNEGATE_HOME"
+            ) from None
+        if created:
+            os.fsync(self._fd)
+            sync_directory(path.parent)
+        self._broken = False
+        self._head, self._size = self._recover()
+
+    @property
+    def head(self) -> Head:
+        return self._head
+
+    def append(self, entries: Sequence[Entry]) -> Head:
+        if self._broken:
+            raise StorageDamaged("an earlier write to the journal failed; restart the service")
+        lines, head = encode_lines(self._head, entries)
+        data = b"".join(lines)
+        try:
+            write_all(self._fd, data)
+            os.fdatasync(self._fd)
+        except OSError as error:
+            # After a failed fsync the kernel may have dropped the pages: only a fresh look at the file can tell.
+            self._broken = True
+            if error.errno in _NO_SPACE and self._roll_back():
+                self._broken = False
+                raise StorageFull("no space left for the journal; free some and try again") from None
+            raise StorageDamaged(f"the journal could not be written: {error.strerror}; restart the service") from None
+        self._head, self._size = head, self._size + len(data)
+        return head
+
+    def read(self, after: int = 0) -> Iterator[Line]:
+        end = self._size
+        with self._path.open("rb") as file:
+            for raw in file:
+                end -= len(raw)
+                if end < 0:
+                    return
+                line = _parse(raw)
+                if line.entry.seq > after:
+                    yield line
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _roll_back(self) -> bool:
+        """Cut off what a failed append left; False if even that fails."""
+        try:
+            os.ftruncate(self._fd, self._size)
+            os.fdatasync(self._fd)
+        except OSError:
+            return False
+        return True
+
+    def _recover(self) -> tuple[Head, int]:
+        """Verify the whole chain; set a torn tail aside."""
+        head, size, torn = Head(0, GENESIS), 0, None
+        with self._path.open("rb") as file:
+            for raw in file:
+                following = _follow(head, raw)
+                if following is None:
+                    torn = torn if torn is not None else size
+                elif torn is not None:
+                    raise StorageDamaged(
+                        f"{self._path}: the entry after number {head.seq} does not verify, but later ones do; "
+                        "restore the journal from a backup"
+                    )
+                else:
+                    head = following
+                size += len(raw)
+            if torn is not None:
+                file.seek(torn)
+                self._set_aside(file.read(), torn)
+                size = torn
+        return head, size
+
+    def _set_aside(self, tail: bytes, offset: int) -> None:
+        aside = self._path.with_name(f"{self._path.name}.torn-at-{offset}")
+        aside.write_bytes(tail)
+        os.ftruncate(self._fd, offset)
+        os.fsync(self._fd)
+
+
+def _follow(head: Head, raw: bytes) -> Head | None:
+    """The head after this line, or None if it is not a whole line that continues the chain.
+
+    Lines after a torn one cannot name it as their predecessor, so "later ones verify" means that their own hash holds.
+    """
+    try:
+        line = _parse(raw)
+    except StorageDamaged:
+        return None
+    if line.entry.seq == head.seq + 1 and line.entry.prev == head.hash:
+        return Head(line.entry.seq, line.hash)
+    raise StorageDamaged(f"journal entry {line.entry.seq} does not continue entry {head.seq}; restore a backup")
+
+
+def _parse(raw: bytes) -> Line:
+    body = raw[_HASH_LENGTH + 1 : -1]
+    digest = raw[:_HASH_LENGTH].decode("ascii", "replace")
+    if not raw.endswith(b"\n") or raw[_HASH_LENGTH : _HASH_LENGTH + 1] != b" " or chain_hash(body) != digest:
+        raise StorageDamaged("a journal line does not hash to its own name; restore the journal from a backup")
+    return Line(digest, body, decode_entry(body))

@@ -1,0 +1,178 @@
+-- The catalog: the query side, a fold over the journal. No defaults, sequences or clocks: every value comes from an
+-- event, so that a rebuilt catalog equals an incremental one. No foreign keys: DuckDB turns an update of a referenced
+-- row into delete and insert, and refuses it.
+
+CREATE TABLE applied (
+    only_row BOOLEAN PRIMARY KEY CHECK (only_row),
+    schema_version INTEGER NOT NULL,
+    seq BIGINT NOT NULL,
+    hash TEXT NOT NULL,
+    registry TEXT
+);
+
+CREATE TABLE tokens (
+    id TEXT PRIMARY KEY,
+    role TEXT NOT NULL,
+    person TEXT NOT NULL,
+    scope TEXT,
+    secret_sha256 TEXT NOT NULL UNIQUE,
+    created_at TEXT NOT NULL,
+    expires_at TEXT NOT NULL,
+    revoked_at TEXT
+);
+
+CREATE TABLE suites (
+    digest TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    n_items BIGINT NOT NULL,
+    files JSON NOT NULL,
+    seq BIGINT NOT NULL
+);
+
+CREATE TABLE policies (
+    digest TEXT PRIMARY KEY,
+    document JSON NOT NULL
+);
+
+CREATE TABLE adapters (
+    name TEXT PRIMARY KEY,
+    base JSON NOT NULL,
+    base_tensors JSON,
+    policy TEXT,
+    revision BIGINT NOT NULL,
+    created_at TEXT NOT NULL
+);
+
+CREATE TABLE versions (
+    adapter TEXT NOT NULL,
+    number BIGINT NOT NULL CHECK (number > 0),
+    digest TEXT NOT NULL,
+    state TEXT NOT NULL,
+    files JSON NOT NULL,
+    training JSON,
+    notes TEXT,
+    submitter TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    sealed_at TEXT,
+    policy TEXT,
+    findings JSON NOT NULL,
+    evidence_digest TEXT,
+    evidence JSON,
+    PRIMARY KEY (adapter, number),
+    UNIQUE (adapter, digest)
+);
+
+-- Which blobs a version holds, and as what: decides who may read them.
+CREATE TABLE version_blobs (
+    adapter TEXT NOT NULL,
+    number BIGINT NOT NULL,
+    sha256 TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    PRIMARY KEY (adapter, number, sha256, purpose)
+);
+
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    adapter TEXT NOT NULL,
+    number BIGINT NOT NULL,
+    state TEXT NOT NULL,
+    fence BIGINT NOT NULL,
+    attempts BIGINT NOT NULL,
+    worker TEXT,
+    reason TEXT,
+    seq BIGINT NOT NULL
+);
+
+-- Every item of every suite of every version, loaded from the evidence's Parquet blob.
+CREATE TABLE items (
+    adapter TEXT NOT NULL,
+    number BIGINT NOT NULL,
+    suite TEXT NOT NULL,
+    item TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    prompt TEXT,
+    output TEXT,
+    correct BOOLEAN,
+    nll_nats DOUBLE CHECK (isfinite(nll_nats)),
+    n_tokens BIGINT,
+    finish TEXT,
+    contaminated BOOLEAN,
+    PRIMARY KEY (adapter, number, suite, item, subject)
+);
+
+CREATE TABLE campaigns (
+    id TEXT PRIMARY KEY,
+    adapter TEXT NOT NULL,
+    number BIGINT NOT NULL,
+    policy TEXT NOT NULL,
+    suite TEXT NOT NULL,
+    reviewers BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
+    UNIQUE (adapter, number, policy)
+);
+
+CREATE TABLE campaign_items (
+    campaign TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    item TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    PRIMARY KEY (campaign, item)
+);
+
+CREATE TABLE assignments (
+    id TEXT PRIMARY KEY,
+    campaign TEXT NOT NULL,
+    person TEXT NOT NULL,
+    item TEXT NOT NULL,
+    issued_at TEXT NOT NULL,
+    state TEXT NOT NULL,
+    skip_reason TEXT,
+    UNIQUE (campaign, person, item)
+);
+
+CREATE TABLE ratings (
+    assignment TEXT PRIMARY KEY,
+    clarity INTEGER NOT NULL CHECK (clarity BETWEEN 1 AND 5),
+    relevance INTEGER NOT NULL CHECK (relevance BETWEEN 1 AND 5),
+    safety INTEGER NOT NULL CHECK (safety BETWEEN 1 AND 5),
+    accuracy INTEGER NOT NULL CHECK (accuracy BETWEEN 1 AND 5),
+    hallucination BOOLEAN NOT NULL,
+    comment TEXT,
+    rated_at TEXT NOT NULL
+);
+
+CREATE TABLE aliases (
+    adapter TEXT NOT NULL,
+    alias TEXT NOT NULL,
+    number BIGINT NOT NULL,
+    digest TEXT NOT NULL,
+    counter BIGINT NOT NULL,
+    moved_at TEXT NOT NULL,
+    PRIMARY KEY (adapter, alias)
+);
+
+CREATE TABLE alias_moves (
+    adapter TEXT NOT NULL,
+    alias TEXT NOT NULL,
+    counter BIGINT NOT NULL,
+    previous BIGINT,
+    number BIGINT NOT NULL,
+    digest TEXT NOT NULL,
+    moved_by TEXT NOT NULL,
+    made_at TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    attestation JSON NOT NULL,
+    PRIMARY KEY (adapter, alias, counter)
+);
+
+-- What each Idempotency-Key was answered.
+CREATE TABLE receipts (
+    actor TEXT NOT NULL,
+    key TEXT NOT NULL,
+    request TEXT NOT NULL,
+    status INTEGER NOT NULL,
+    answer JSON NOT NULL,
+    PRIMARY KEY (actor, key)
+);

@@ -1,0 +1,121 @@
+"""Suites: evaluation data as `suite.toml` + `items.jsonl`, addressed by the digest of both. Pure.
+
+`suite.toml` says what is measured; each line of `items.jsonl` is one item, shaped by the suite's kind:
+
+    questions      {"id": "q-1", "question": "Who wrote Hamlet?", "answers": ["Shakespeare"], "tags": ["literature"]}
+    conversations  {"id": "c-1", "messages": [{"role": "user", …}, {"role": "assistant", …}], "tags": []}
+    prompts        {"id": "p-1", "prompt": "my parcel is late, what now", "tags": []}
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from registry.errors import InvalidRequest
+from registry.records import Request, SuiteKind
+
+SUITE_FILES = ("items.jsonl", "suite.toml")
+Long = Annotated[str, Meta(min_length=1, max_length=100_000)]
+
+
+class Message(Request):
+    role: Annotated[str, Meta(pattern="^(system|user|assistant)\\Z")]
+    content: Long
+
+
+class Question(Request):
+    """`answers`: every form that counts as right; the first is the canonical one."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=200)]
+    question: Long
+    answers: Annotated[list[Long], Meta(min_length=1)]
+    tags: list[str] = []
+
+
+class Conversation(Request):
+    """Ends with an assistant message; every assistant message is scored."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=200)]
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    tags: list[str] = []
+
+
+class Prompt(Request):
+    id: Annotated[str, Meta(min_length=1, max_length=200)]
+    prompt: Long
+    tags: list[str] = []
+
+
+Item = Question | Conversation | Prompt
+ITEM_TYPES: dict[SuiteKind, type[Question] | type[Conversation] | type[Prompt]] = {
+    SuiteKind.QUESTIONS: Question,
+    SuiteKind.CONVERSATIONS: Conversation,
+    SuiteKind.PROMPTS: Prompt,
+}
+
+
+class SuiteFile(Request):
+    """suite.toml. `system` is the system prompt that serving uses, if any; `max_tokens` bounds each answer."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9-]+(/[a-z0-9-]+)?\Z", max_length=127)]
+    kind: SuiteKind
+    title: str
+    description: str
+    licence: str
+    source: str
+    system: str | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=4096)] = 64
+
+
+class SuiteContent(NamedTuple):
+    head: SuiteFile
+    items: list[Item]
+
+
+def read_suite(content: Mapping[str, bytes]) -> SuiteContent:
+    """Parse both files; raises InvalidRequest with every problem, by line."""
+    try:
+        head = msgspec.convert(tomllib.loads(content["suite.toml"].decode()), SuiteFile)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise InvalidRequest(f"suite.toml cannot be read: {error}") from None
+    items: list[Item] = []
+    problems: list[str] = []
+    seen: set[str] = set()
+    decoder = msgspec.json.Decoder(ITEM_TYPES[head.kind])
+    for number, line in enumerate(content["items.jsonl"].splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            item = decoder.decode(line)
+        except msgspec.DecodeError as error:
+            problems.append(f"items.jsonl line {number}: {error}")
+            continue
+        problems.extend(f"items.jsonl line {number}: {problem}" for problem in _problems(item, seen))
+        seen.add(item.id)
+        items.append(item)
+    if not items:
+        problems.append("items.jsonl holds no items")
+    if problems:
+        raise InvalidRequest(f"suite {head.name} has {len(problems)} problems: " + "; ".join(problems[:5]), problems)
+    return SuiteContent(head, items)
+
+
+def check_suite(name: str, content: Mapping[str, bytes]) -> tuple[SuiteKind, int]:
+    """Kind and number of items of a suite that is to be registered as `name`."""
+    suite = read_suite(content)
+    if suite.head.name != name:
+        raise InvalidRequest(f"suite.toml names the suite {suite.head.name!r}, not {name!r}; use one name")
+    return suite.head.kind, len(suite.items)
+
+
+def _problems(item: Item, seen: set[str]) -> Iterator[str]:
+    if item.id in seen:
+        yield f"id {item.id!r} is used twice"
+    if isinstance(item, Conversation):
+        if item.messages[-1].role != "assistant":
+            yield "the conversation does not end with an assistant message, so its end is not scored"
+        if any(message.role == "system" for message in item.messages):
+            yield "a system message belongs into suite.toml (`system`), so that all items are served alike"
