@@ -193,6 +193,23 @@ class FileJournal:
         os.fsync(self._fd)
 
 
+def verify_chain(path: Path) -> Head:
+    """Check every entry of a journal file without touching it; the head it leads to.
+
+    Raises StorageDamaged at the first entry that does not verify. A torn tail counts as damage only if more follows.
+    """
+    head = Head(0, GENESIS)
+    with path.open("rb") as file:
+        for raw in file:
+            following = _follow(head, raw)
+            if following is None:
+                if file.read(1):
+                    raise StorageDamaged(f"the entry after number {head.seq} does not verify")
+                break
+            head = following
+    return head
+
+
 def _follow(head: Head, raw: bytes) -> Head | None:
     """The head after this line, or None if it is not a whole line that continues the chain.
 

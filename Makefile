@@ -1,0 +1,62 @@
+# Everything runs in .venv, which `make install` makes; a machine needs Python 3.11 or newer with pip, and make.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+EXTRAS ?= train,serve-cpu,dev
+
+# PyTorch's CPU wheel: from pip's find-links where this machine has one, otherwise from PyTorch's own index.
+LINKS  := $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
+TORCH  := $(if $(LINKS),--find-links $(LINKS),--torch-backend cpu)
+
+export HF_HUB_DISABLE_TELEMETRY := 1
+export VLLM_NO_USAGE_STATS := 1
+export DO_NOT_TRACK := 1
+
+.DEFAULT_GOAL := help
+
+##@ Use it
+demo: install ## the main job for real: train, evaluate, review, gate, promote, pull, verify
+	$(BIN)/tunegate demo
+
+serve: install ## run a registry over TUNEGATE_HOME
+	$(BIN)/tunegate serve
+
+##@ Work on it
+install: $(VENV)/.installed ## everything this machine needs, into .venv
+
+$(VENV)/.installed: pyproject.toml constraints.txt overrides.txt
+	test -x $(BIN)/uv || ($(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet "uv==0.13.*")
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH) \
+		--constraint constraints.txt --override overrides.txt --editable ".[$(EXTRAS)]"
+	touch $@
+
+check: install ## format, lint, types and the fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q -n 2 -m "not stack"
+
+test: install ## all tests, the real training and serving stack included
+	$(BIN)/pytest -q -n 2 -m "not stack"
+	$(BIN)/pytest -q -m stack
+
+bench: install ## measure; prints tables, asserts no times
+	$(BIN)/python -m benchmarks.trainer
+	$(BIN)/python -m benchmarks.evaluator
+	$(BIN)/python -m benchmarks.registry
+
+format: install ## let ruff format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+constraints: ## pin exactly what is installed now (after `make install EXTRAS=…` without pins)
+	$(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable | sed 's/+cpu$$//' | grep -v '^uv==' > constraints.txt
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis
+
+help: ## this list
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo serve install check test bench format constraints clean help

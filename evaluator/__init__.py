@@ -1,0 +1,1 @@
+"""Measuring an adapter through vLLM: evidence, never a verdict."""

@@ -1,0 +1,91 @@
+"""Self-tests of engine and adapter, in every run: a number from an engine that fails them is not a number.
+
+noise_floor          base twice, in another order: how much scores move by themselves
+base_beside_adapter  base alone and base in one batch with the adapter: the same, or rows get mixed up
+adapter_effect       adapter against base: they must differ, or the adapter is served as nothing
+echo                 as many scores as tokens
+finite               every score is a log-probability
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluator.engine import Engine, Prompt
+from registry.records import Canary
+
+TEXTS = 8
+_NOISE_LIMIT = 0.25  # nats on one token; bf16 on CPU and GPU stays well below, a broken engine does not
+_MIXED_LIMIT = 0.05
+_EFFECT_FLOOR = 1e-3
+
+
+def run_canaries(engine: Engine, texts: Sequence[Sequence[int]], adapter: Path) -> list[Canary]:
+    """Score a few texts in four ways and compare. `texts`: token ids, at least two tokens each."""
+    alone = _scores(engine, [Prompt(ids, None) for ids in texts])
+    again = list(reversed(_scores(engine, [Prompt(ids, None) for ids in reversed(texts)])))
+    mixed = _scores(engine, [Prompt(ids, where) for ids in texts for where in (None, adapter)])
+    beside, adapted = mixed[0::2], mixed[1::2]
+    noise = _distance(alone, again)
+    mixing = _distance(alone, beside)
+    effect = _distance(alone, adapted)
+    mixed_limit, effect_limit = max(_MIXED_LIMIT, 4 * noise), max(_EFFECT_FLOOR, 10 * noise)
+    lengths = [len(ids) - 1 for ids in texts]
+    wrong_lengths = sum(
+        len(scores) != length
+        for run in (alone, again, beside, adapted)
+        for scores, length in zip(run, lengths, strict=True)
+    )
+    bad = sum(not _is_logprob(x) for run in (alone, again, beside, adapted) for scores in run for x in scores)
+    return [
+        _canary("noise_floor", noise, _NOISE_LIMIT, noise <= _NOISE_LIMIT, "base scored twice, largest change in nats"),
+        _canary(
+            "base_beside_adapter",
+            mixing,
+            mixed_limit,
+            mixing <= mixed_limit,
+            "base alone and in one batch with the adapter, largest change in nats",
+        ),
+        _canary(
+            "adapter_effect",
+            effect,
+            effect_limit,
+            effect > effect_limit,
+            "adapter against base, largest change in nats",
+        ),
+        _canary("echo", float(wrong_lengths), 0.0, wrong_lengths == 0, "texts with more or fewer scores than tokens"),
+        _canary("finite", float(bad), 0.0, bad == 0, "scores that are no log-probabilities"),
+    ]
+
+
+def trusted(canaries: Sequence[Canary]) -> bool:
+    """Whether the engine may be believed; the adapter's own effect is another matter."""
+    return all(canary.passed for canary in canaries if canary.name != "adapter_effect")
+
+
+def _scores(engine: Engine, prompts: Sequence[Prompt]) -> list[list[float]]:
+    found: list[list[float]] = [[] for _ in prompts]
+    for index, scores in engine.score(prompts):
+        found[index] = scores
+    return found
+
+
+def _distance(left: Sequence[Sequence[float]], right: Sequence[Sequence[float]]) -> float:
+    """Largest difference on one token; a million where the two cannot be compared."""
+    largest = 0.0
+    for a, b in zip(left, right, strict=True):
+        if len(a) != len(b) or not all(map(math.isfinite, (*a, *b))):
+            return 1e6
+        largest = max(largest, max((abs(x - y) for x, y in zip(a, b, strict=True)), default=0.0))
+    return largest
+
+
+def _is_logprob(value: float) -> bool:
+    # vLLM clamps minus infinity to -9999; no token of a sane model comes near that.
+    return math.isfinite(value) and -1000.0 < value <= 1e-3
+
+
+def _canary(name: str, observed: float, limit: float, passed: bool, detail: str) -> Canary:
+    return Canary(
+        name=name, passed=passed, observed=observed, limit=limit, detail=f"{detail}: {observed:.4g}, limit {limit:.4g}"
+    )

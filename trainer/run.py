@@ -1,0 +1,287 @@
+"""One training run, from recipe to adapter with its record, in a directory of its own.
+
+The directory is named by the digest of recipe, data and base: running again after any interruption continues where it
+stopped, and a finished run is finished. `training.json` is written last and marks it complete.
+
+    run/recipe.toml  dataset.jsonl  ledger.parquet  checkpoints/  adapter/  training.json
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from registry.client import InvalidRequest, describe_base, describe_file
+from registry.records import TrainingRecord
+from trainer.dataset import Data, Row, Split, prepare, read_rows
+from trainer.ledger import LedgerRow, write_ledger
+from trainer.recipe import Recipe
+
+# Set before the libraries are imported: a run sends nothing to anyone.
+QUIET_ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
+
+
+class Reporter(NamedTuple):
+    """Where a run says what it does: stages in words, and steps as (done, of, what is known so far)."""
+
+    stage: Callable[[str], None]
+    step: Callable[[int, int, dict[str, float]], None]
+
+
+class Plan(NamedTuple):
+    """What a run will use. `directory` is where it lives."""
+
+    recipe: Recipe
+    text: str
+    base: Path
+    base_digest: str
+    rows: list[Row]
+    data: Data
+    prompts: list[str]
+    directory: Path
+
+
+def plan_run(recipe: Recipe, text: str, folder: Path, base: Path, runs: Path) -> Plan:
+    """Read everything a run needs and name its directory. `folder`: where the recipe's relative paths begin."""
+    rows = read_rows(folder / recipe.data)
+    prompts = _read_prompts(folder / recipe.replay.prompts, recipe.replay.rows) if recipe.replay else []
+    described = describe_base(base)
+    key = hashlib.sha256()
+    for part in (text, described.digest, *(row.digest + row.group for row in rows), *prompts):
+        key.update(part.encode() + b"\0")
+    directory = runs / f"{recipe.name}-{key.hexdigest()[:12]}"
+    data = prepare(rows, recipe.seed)
+    return Plan(recipe, text, base, described.digest, rows, data, prompts, directory)
+
+
+def finished(plan: Plan) -> bool:
+    return (plan.directory / "training.json").exists()
+
+
+def run(plan: Plan, report: Reporter) -> TrainingRecord:
+    """Train, or continue, or do nothing where the run is finished; the record of the run."""
+    if finished(plan):
+        return msgspec.json.decode((plan.directory / "training.json").read_bytes(), type=TrainingRecord)
+    os.environ.update(QUIET_ENVIRONMENT)
+    started = time.monotonic()
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    (plan.directory / "recipe.toml").write_text(plan.text)
+    report.stage("loading the base in 4 bits" if plan.recipe.quantization == "nf4" else "loading the base")
+    from trainer import qlora
+
+    with qlora.quiet():
+        tokenizer = qlora.load_tokenizer(plan.base)
+        model = qlora.load_model(plan.base, plan.recipe)
+        answers = _replay_answers(plan, model, tokenizer, report)
+        rendered = _render(plan, tokenizer, answers)
+        usable = {split: [one.example for one in rendered if one.use == split] for split in Split}
+        if not usable[Split.TRAIN]:
+            raise InvalidRequest(
+                f"no row of {plan.recipe.data} is left to train on; see `tunegate preflight`",
+                [one.reason for one in rendered],
+            )
+        _write_dataset(plan.directory / "dataset.jsonl", rendered)
+        write_ledger(plan.directory / "ledger.parquet", _ledger(plan, rendered))
+        report.stage(f"training on {len(usable[Split.TRAIN])} rows")
+
+        def on_progress(progress: Any) -> None:
+            speed = progress.tokens / max(1e-9, time.monotonic() - trained_from)
+            report.step(progress.step, progress.steps, {"loss": progress.loss, "tokens/s": speed})
+
+        trained_from = time.monotonic()
+        metrics = qlora.train(
+            model,
+            tokenizer,
+            plan.recipe,
+            usable[Split.TRAIN],
+            usable[Split.VALIDATION],
+            plan.directory,
+            on_progress,
+        )
+    record = _record(plan, rendered, metrics, time.monotonic() - started)
+    shutil.rmtree(plan.directory / "checkpoints", ignore_errors=True)
+    _write_last(plan.directory / "training.json", msgspec.json.encode(record))
+    return record
+
+
+class Rendered(NamedTuple):
+    """A row as the model sees it. `use` is a split, or what became of it otherwise."""
+
+    source: str
+    row: Row
+    use: str
+    reason: str
+    example: Any
+    sha256: str
+
+
+def _render(plan: Plan, tokenizer: Any, answers: Sequence[str]) -> list[Rendered]:
+    """Tokenise every row once, here, so that nothing is cut or dropped behind our back."""
+    rendered = [
+        _tokenise("data", row, split, tokenizer, plan.recipe)
+        for row, split in zip(plan.data.rows, plan.data.splits, strict=True)
+    ]
+    for number, (prompt, answer) in enumerate(zip(plan.prompts, answers, strict=True), start=1):
+        row = _replay_row(number, prompt, answer)
+        use = Split.TRAIN if answer else "empty"
+        rendered.append(_tokenise("replay", row, use, tokenizer, plan.recipe))
+    return rendered
+
+
+def _tokenise(source: str, row: Row, use: str, tokenizer: Any, recipe: Recipe) -> Rendered:
+    """Render once, tokenise once; the completion's tokens are those behind the rendered prompt."""
+    from trainer.qlora import IGNORED, Example
+
+    messages = [{"role": one.role, "content": one.content} for one in row.prompt]
+    if source == "data" and recipe.system and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": recipe.system})
+    head = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": row.completion}], tokenize=False)
+    if not whole.startswith(head):
+        raise InvalidRequest(
+            f"the chat template of {recipe.base} renders line {row.line} so that the prompt is no prefix of the whole; "
+            "such templates cannot be trained completion-only"
+        )
+    tail = whole[len(head) :]
+    # Behind the end-of-turn token a template may add a line break, which serving never sees.
+    end = tail.rfind(tokenizer.eos_token) if tokenizer.eos_token else -1
+    tail = tail[: end + len(tokenizer.eos_token)] if end >= 0 else tail
+    prompt = tokenizer(head, add_special_tokens=False)["input_ids"]
+    ids = prompt + tokenizer(tail, add_special_tokens=False)["input_ids"]
+    reason = ""
+    if len(ids) > recipe.training.max_length:
+        use, reason = "too_long", f"{len(ids)} tokens, max_length is {recipe.training.max_length}"
+    labels = [IGNORED] * len(ids) if source == "replay" else [IGNORED] * len(prompt) + ids[len(prompt) :]
+    # The template's own system prompt is the same in every replay row; there is nothing to hold there.
+    start = _common_start(tokenizer) if source == "replay" else 0
+    example = Example(ids, labels, source == "replay", min(start, len(ids) - 2))
+    return Rendered(source, row, str(use), reason, example, hashlib.sha256((head + tail).encode()).hexdigest())
+
+
+def _common_start(tokenizer: Any) -> int:
+    """How many tokens every conversation without a system message has in common."""
+    rendered = [
+        tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False) for text in ("a", "b")
+    ]
+    first, second = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in rendered)
+    return next(place for place, pair in enumerate(zip(first, second, strict=True)) if pair[0] != pair[1])
+
+
+def _replay_answers(plan: Plan, model: Any, tokenizer: Any, report: Reporter) -> list[str]:
+    """The base's own greedy answers, kept in the run's directory once they are complete."""
+    if plan.recipe.replay is None:
+        return []
+    kept = plan.directory / "replay-answers.json"
+    if kept.exists():
+        found: list[str] = json.loads(kept.read_text())
+        return found
+    from trainer.qlora import answer_greedily
+
+    report.stage(f"the base answers {len(plan.prompts)} replay prompts")
+    prompts = [
+        tokenizer(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
+            ),
+            add_special_tokens=False,
+        )["input_ids"]
+        for prompt in plan.prompts
+    ]
+    limit = plan.recipe.replay.max_new_tokens
+    answers = answer_greedily(model, tokenizer, prompts, limit, lambda done: report.step(done, len(prompts), {}))
+    _write_last(kept, json.dumps(answers).encode())
+    return answers
+
+
+def _replay_row(number: int, prompt: str, answer: str) -> Row:
+    from registry.client import Message
+
+    digest = hashlib.sha256(f"{prompt}\0{answer}".encode()).hexdigest()
+    return Row(f"replay-{number}", number, (Message(role="user", content=prompt),), answer or "-", "replay", digest)
+
+
+def _read_prompts(path: Path, most: int) -> list[str]:
+    """The first prompts of a JSONL file whose lines have a `prompt`."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise InvalidRequest(f"replay prompts {path} cannot be read: {error.strerror}") from None
+    prompts = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                prompts.append(msgspec.json.decode(line, type=dict[str, Any])["prompt"])
+            except (msgspec.DecodeError, KeyError):
+                raise InvalidRequest(f"{path} line {number}: not an object with a 'prompt'") from None
+    return prompts[:most]
+
+
+def _write_dataset(path: Path, rendered: Sequence[Rendered]) -> None:
+    """The rows that were used, as one line each: what a contamination check compares suites with."""
+    with path.open("w") as file:
+        for one in rendered:
+            messages = [{"role": message.role, "content": message.content} for message in one.row.prompt]
+            messages.append({"role": "assistant", "content": one.row.completion})
+            line = {"id": one.row.id, "source": one.source, "use": one.use, "messages": messages}
+            file.write(json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def _ledger(plan: Plan, rendered: Sequence[Rendered]) -> list[LedgerRow]:
+    rows = [
+        LedgerRow(
+            source=one.source,
+            id=one.row.id,
+            line=one.row.line,
+            group=one.row.group,
+            disposition="trained" if one.use == Split.TRAIN else one.use,
+            reason=one.reason,
+            content_sha256=one.row.digest,
+            rendered_sha256=one.sha256,
+            tokens=len(one.example.ids),
+            trained_tokens=sum(label >= 0 for label in one.example.labels) if one.use == Split.TRAIN else 0,
+        )
+        for one in rendered
+    ]
+    by_line = {row.line: row for row in plan.rows}
+    for line, first in plan.data.duplicates:
+        row = by_line[line]
+        reason = f"the same as line {first}"
+        rows.append(LedgerRow("data", row.id, line, row.group, "duplicate", reason, row.digest, "", 0, 0))
+    return rows
+
+
+def _record(plan: Plan, rendered: Sequence[Rendered], metrics: dict[str, float], seconds: float) -> TrainingRecord:
+    counts = Counter(one.use if one.source == "data" or one.use != Split.TRAIN else "replay" for one in rendered)
+    counts["duplicate"] = len(plan.data.duplicates)
+    return TrainingRecord(
+        base=plan.base_digest,
+        dataset="sha256:" + describe_file(plan.directory / "dataset.jsonl").sha256,
+        ledger="sha256:" + describe_file(plan.directory / "ledger.parquet").sha256,
+        recipe=plan.text,
+        seed=plan.recipe.seed,
+        versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
+        rows=dict(counts),
+        metrics=metrics,
+        seconds=round(seconds, 1),
+    )
+
+
+def _write_last(path: Path, data: bytes) -> None:
+    """Put a file in place in one step: whoever finds it finds all of it."""
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_bytes(data)
+    partial.replace(path)
