@@ -43,7 +43,7 @@ def load_suite(client: Client, suite: Suite, renderer: Renderer, longest: int) -
     too_long += [one.item for one in loaded.reads if len(one.ids) >= longest]
     if too_long:
         raise InvalidRequest(
-            f"suite {suite.name}: {len(too_long)} items do not fit into {longest} tokens, the first is {too_long[0]!r}; "
+            f"suite {suite.name}: {len(too_long)} items do not fit into {longest} tokens, first {too_long[0]!r}; "
             "shorten them or evaluate with a longer context"
         )
     return loaded

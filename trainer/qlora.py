@@ -9,9 +9,8 @@
    would go on with other numbers.
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,6 +72,11 @@ def load_model(base: Path, recipe: Recipe) -> Any:
         device_map=None if on_cpu else "auto",
     )
     model.config.use_cache = False
+    for module in model.modules():
+        # bitsandbytes 0.50 repacks weights on AVX512-BF16 CPUs at the first forward in eval mode, for a kernel without
+        # a backward: whoever generates or evaluates before training then trains without gradients, silently.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model
 
 
@@ -337,11 +341,3 @@ def _whole_sentences(tokenizer: Any, tokens: list[int]) -> str:
     if ended or text.endswith((".", "!", "?")):
         return text
     return text[: max(text.rfind(". "), text.rfind(".\n")) + 1]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the libraries' own progress bars and notices out of ours."""
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    yield

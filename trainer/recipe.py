@@ -40,7 +40,7 @@ class LoraSection(_Section):
     rank: Annotated[int, Meta(ge=1, le=256)] = 16
     alpha: float = 32.0
     dropout: float = 0.0
-    target_modules: list[str] = list(LINEAR)
+    target_modules: tuple[str, ...] = LINEAR
     first_layer: Annotated[int, Meta(ge=0)] = 0  # train this layer and those above it; backward stops there
 
 

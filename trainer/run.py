@@ -9,7 +9,6 @@ stopped, and a finished run is finished. `training.json` is written last and mar
 import hashlib
 import importlib.metadata
 import json
-import os
 import shutil
 import time
 from collections import Counter
@@ -23,15 +22,9 @@ from registry.client import InvalidRequest, describe_base, describe_file
 from registry.records import TrainingRecord
 from trainer.dataset import Data, Row, Split, prepare, read_rows
 from trainer.ledger import LedgerRow, write_ledger
+from trainer.libraries import quiet
 from trainer.recipe import Recipe
 
-# Set before the libraries are imported: a run sends nothing to anyone.
-QUIET_ENVIRONMENT = {
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "DO_NOT_TRACK": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -76,14 +69,13 @@ def run(plan: Plan, report: Reporter) -> TrainingRecord:
     """Train, or continue, or do nothing where the run is finished; the record of the run."""
     if finished(plan):
         return msgspec.json.decode((plan.directory / "training.json").read_bytes(), type=TrainingRecord)
-    os.environ.update(QUIET_ENVIRONMENT)
     started = time.monotonic()
     plan.directory.mkdir(parents=True, exist_ok=True)
     (plan.directory / "recipe.toml").write_text(plan.text)
     report.stage("loading the base in 4 bits" if plan.recipe.quantization == "nf4" else "loading the base")
-    from trainer import qlora
+    with quiet():
+        from trainer import qlora
 
-    with qlora.quiet():
         tokenizer = qlora.load_tokenizer(plan.base)
         model = qlora.load_model(plan.base, plan.recipe)
         answers = _replay_answers(plan, model, tokenizer, report)

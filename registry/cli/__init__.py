@@ -51,3 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader went away (`| head`): nothing to say, and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(UNKNOWN)
+    except Exception as error:
+        if os.environ.get("TUNEGATE_DEBUG"):
+            raise
+        errors.print(f"[bold red]error:[/] {type(error).__name__}: {error}", markup=True)
+        errors.print("this is a defect of tunegate; TUNEGATE_DEBUG=1 shows where")
+        sys.exit(UNKNOWN)
