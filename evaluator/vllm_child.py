@@ -83,7 +83,7 @@ class _Served:
         return {
             "distribution": name,
             "version": importlib.metadata.version(name),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "device": "cpu" if cpu else str(current_platform.get_device_name()),
             "dtype": str(config.model_config.dtype).removeprefix("torch."),
             "lora_ops": OPS_VERSION if cpu else "vllm",

@@ -13,7 +13,7 @@ from litestar.handlers import BaseRouteHandler
 
 from registry.access import Principal, require_role
 from registry.commands.context import Command, Context
-from registry.errors import Unauthenticated, Unavailable
+from registry.errors import InvalidRequest, Unauthenticated, Unavailable
 from registry.records import Role
 from registry.registry import Registry, Repeat, request_digest
 
@@ -41,7 +41,9 @@ async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
     principal = await in_thread(connection, lambda: registry.authenticate(_bearer(connection)))
     require_role(principal, handler.opt.get("roles", frozenset()))
     connection.state.principal = principal
-    _require_json(connection, handler)
+    if isinstance(connection, Request) and not handler.opt.get("raw"):
+        _require_json(connection)
+        await _require_exact_types(connection, handler)
 
 
 def principal_of(request: AnyRequest) -> Principal:
@@ -101,12 +103,27 @@ def _bearer(connection: Connection) -> str:
     return token.strip()
 
 
-def _require_json(connection: Connection, handler: BaseRouteHandler) -> None:
+def _require_json(connection: Connection) -> None:
     """A JSON body must say so: browsers send other types across sites without asking first."""
-    method = connection.scope.get("method")
-    if method not in ("POST", "PUT", "PATCH") or handler.opt.get("raw"):
+    if connection.scope.get("method") not in ("POST", "PUT", "PATCH"):
         return
     content_type = connection.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     has_body = connection.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in connection.headers
     if content_type != "application/json" and (has_body or content_type):
         raise HTTPException(status_code=415, detail=f"content type {content_type!r} is not application/json")
+
+
+async def _require_exact_types(request: AnyRequest, handler: BaseRouteHandler) -> None:
+    """Decode the body strictly, as its type says.
+
+    Litestar 2.25 converts bodies leniently: "5" passes for 5 and "nan" for a float, which no gate may ever see.
+    """
+    field = handler.parsed_data_field
+    if field is None or not (body := await request.body()):
+        return
+    try:
+        msgspec.json.decode(body, type=field.annotation)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"the body does not fit: {error}", [str(error)]) from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise HTTPException(status_code=400, detail=f"the body is not JSON: {error}") from None

@@ -29,7 +29,7 @@ class Follower:
     def stage(self, text: str) -> None:
         """A new stage begins."""
         self._finish()
-        self._stage, self._started, self._last_line = text, time.monotonic(), 0.0
+        self._stage, self._started, self._last_line = text, time.monotonic(), time.monotonic()
         if self._progress is None:
             self._console.print(f"{self._title}: {text}")
         else:
