@@ -150,11 +150,8 @@ def _farewell(home: Home, seconds: float) -> None:
 
 def _train_and_push(stage: Stage, recipe: str) -> str:
     """The reference of the version that this recipe leads to."""
-    done = _as(stage, "ci", ["train", str(stage.suites / "support-desk" / recipe), "--push", ADAPTER], capture=True)
-    found = re.search(rf"pushed as ({ADAPTER}/\d+)", done.stdout or "")
-    if found is None:
-        raise Unavailable("the training did not end with a push; see the messages above")
-    return found[1]
+    arguments = ["--json", "train", str(stage.suites / "support-desk" / recipe), "--push", ADAPTER]
+    return str(json.loads(_as(stage, "ci", arguments, capture=True).stdout)["pushed"])
 
 
 def _evaluate(stage: Stage, ref: str) -> None:
@@ -240,17 +237,12 @@ def _tunegate(
         text=True,
         preexec_fn=_end_with_parent,
     )
-    said = []
-    if process.stdout is not None:
-        for line in process.stdout:
-            said.append(line)
-            people.print(line, end="", markup=False)
-    code = process.wait()
-    if check and code:
+    said, _ = process.communicate()
+    if check and (code := process.returncode):
         raise Unavailable(
             f"`tunegate {arguments[0]}` ended with {code}; its message is above. Run the demo again to go on"
         )
-    return subprocess.CompletedProcess(arguments, code, "".join(said))
+    return subprocess.CompletedProcess(arguments, process.returncode, said)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ Answers and journal bodies tolerate fields they do not know, so that old readers
 them, so that a misspelt field is never dropped in silence.
 
 >>> manifest_digest([FileEntry(path="a", size=1, sha256="00" * 32)])[:15]
-'sha256:xxxxxxxx'
+'sha256:776e78f4'
 """
 
 from collections.abc import Sequence

@@ -224,8 +224,8 @@ def make_perplexity(nll: float = 1.0, base_nll: float = 2.0, n: int = 100, sprea
 
 
 def make_accuracy(correct: int = 190, n: int = 200, **changes: Any) -> AccuracyEvidence:
-    values: dict[str, Any] = {"n": n, "correct": correct, "clean_n": n, "clean_correct": correct, "cut_off": 0, **changes}
-    return AccuracyEvidence(suite=pinned("accuracy"), **values)
+    counts = {"n": n, "correct": correct, "clean_n": n, "clean_correct": correct, "cut_off": 0}
+    return AccuracyEvidence(suite=pinned("accuracy"), **{**counts, **changes})
 
 
 def make_forgetting(lost: int = 10, gained: int = 10, n: int = 600, base_correct: int = 400) -> ForgettingEvidence:
@@ -288,33 +288,33 @@ def make_row(suite: str, item: str, subject: str = "candidate", **changes: Any) 
     return ItemRow(suite=suite, item=item, subject=subject, **values)
 
 
-def rows_and_evidence(suites: Mapping[str, str], manifest: str, policy: str, **numbers: int) -> tuple[list[ItemRow], Evidence]:
+def rows_and_evidence(
+    suites: Mapping[str, str], manifest: str, policy: str, **numbers: int
+) -> tuple[list[ItemRow], Evidence]:
     """Rows for the four suites (section to pinned name) and evidence that agrees with them.
 
     numbers: correct (of 200), lost and gained (of 600, 400 known to the base).
     """
     correct, lost, gained = numbers.get("correct", 190), numbers.get("lost", 10), numbers.get("gained", 10)
-    rows = []
-    for i in range(SIZES["accuracy"]):
-        rows.append(
-            make_row(
-                suites["accuracy"], f"i{i:04}", prompt="q", output="a", correct=i < correct, n_tokens=3, finish="stop", contaminated=False
-            )
-        )
+    answered: dict[str, Any] = {"prompt": "q", "output": "a", "n_tokens": 3, "finish": "stop"}
+    rows = [
+        make_row(suites["accuracy"], f"i{i:04}", correct=i < correct, contaminated=False, **answered)
+        for i in range(SIZES["accuracy"])
+    ]
     for i in range(SIZES["forgetting"]):
         before = i < 400
         after = (before and i >= lost) or (400 <= i < 400 + gained)
         for subject, right in (("base", before), ("candidate", after)):
-            rows.append(
-                make_row(suites["forgetting"], f"i{i:04}", subject, prompt="q", output="a", correct=right, n_tokens=3, finish="stop")
-            )
+            rows.append(make_row(suites["forgetting"], f"i{i:04}", subject, correct=right, **answered))
     scored: dict[str, list[tuple[float, float]]] = {"candidate": [], "base": []}
     for i in range(SIZES["perplexity"]):
         for subject, nats in (("candidate", 20.0 + i % 7), ("base", 50.0 + i % 5)):
             rows.append(make_row(suites["perplexity"], f"i{i:04}", subject, nll_nats=nats, n_tokens=20))
             scored[subject].append((nats, 20.0))
-    for i in range(SIZES["review"]):
-        rows.append(make_row(suites["review"], f"i{i:04}", prompt=f"prompt {i}", output=f"output {i}", n_tokens=3, finish="stop"))
+    rows += [
+        make_row(suites["review"], f"i{i:04}", **{**answered, "prompt": f"prompt {i}", "output": f"output {i}"})
+        for i in range(SIZES["review"])
+    ]
     difference = [(c - b, n) for (c, n), (b, _) in zip(scored["candidate"], scored["base"], strict=True)]
     evidence = make_evidence(
         manifest=manifest,
@@ -341,5 +341,3 @@ def rows_and_evidence(suites: Mapping[str, str], manifest: str, policy: str, **n
         contamination=[ContaminationEvidence(suite=suites["accuracy"], n=200, contaminated=0)],
     )
     return rows, evidence
-
-

@@ -8,14 +8,27 @@ from typing import Any
 
 import factories
 import httpx
+import msgspec
 from factories import BASE, BASE_TENSORS, SIZES, SUITES, entry_of, make_adapter, make_suite, make_training
 
 from evaluator.evidence import write_rows
 from registry.client import Client
-from registry.records import CreateAdapter, CreateToken, GateReport, Policy, Rating, RegisterSuite, Role, SubmitVersion
+from registry.records import (
+    CreateAdapter,
+    CreateToken,
+    GateReport,
+    Policy,
+    Rating,
+    RegisterSuite,
+    ReviewRule,
+    Role,
+    SubmitVersion,
+)
 from registry.registry import Registry
 from registry.settings import Home
 
+# The default policy, with a review that a test can afford.
+SMALL_REVIEW = Policy(review=ReviewRule(outputs=5))
 KINDS = {"perplexity": "conversations", "accuracy": "questions", "forgetting": "questions", "review": "prompts"}
 DATASET, LEDGER = b'{"use": "train", "messages": []}', b"ledger"
 
@@ -70,7 +83,7 @@ class Site:
             found[section] = client.register_suite(request).ref
         return found
 
-    def create_adapter(self, name: str = "support-bot", policy: Policy | None = None) -> str:
+    def create_adapter(self, name: str = "support-bot", policy: Policy = SMALL_REVIEW) -> str:
         if not self.client("admin").suites():
             self.publish_suites()
         request = CreateAdapter(name=name, base=BASE, base_tensors=BASE_TENSORS, policy=policy)
@@ -98,7 +111,7 @@ class Site:
         rows, evidence = factories.rows_and_evidence(suites, job.digest, job.policy, **numbers)
         write_rows(tmp_path / "rows.parquet", rows)
         stored = client.upload(tmp_path / "rows.parquet")
-        client.post_evidence(job, _with(evidence, rows=stored.sha256))
+        client.post_evidence(job, msgspec.structs.replace(evidence, rows=stored.sha256))
         return self.client("admin").gate(job.ref)
 
     def review(self, people: int = 3, **scores: Any) -> None:
@@ -116,12 +129,6 @@ class Site:
         self.review()
         self.client("release-manager").promote(ref)
         return ref
-
-
-def _with(value: Any, **changes: Any) -> Any:
-    import msgspec
-
-    return msgspec.structs.replace(value, **changes)
 
 
 def body(response: httpx.Response) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import click
 
 from registry import settings
 from registry.cli.adapters import find_training
-from registry.cli.console import connected, console, show
+from registry.cli.console import connected, console, options, show
 from registry.cli.lines import follow
 from registry.errors import InvalidRequest
 from registry.transfer import push
@@ -67,11 +67,15 @@ def train(recipe_file: Path, adapter: str | None) -> None:
         record = runs.run(plan, runs.Reporter(reporter.stage, reporter.step))
     target = plan.directory / "adapter"
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in record.metrics.items())
-    show(record, f"trained in {record.seconds:.0f} s ({numbers}): {target}")
+    console().print(f"trained in {record.seconds:.0f} s ({numbers}): {target}")
+    pushed = None
     if adapter:
         with connected() as client:
             created, left = push(client, target, adapter, training=find_training(target, plan.directory))
-        console().print(f"pushed as {created.ref}; left behind: {', '.join(left) or 'nothing'}")
+        pushed = created.ref
+        console().print(f"pushed as {pushed}; left behind: {', '.join(left) or 'nothing'}")
+    if options().json:
+        show({"training": record, "directory": str(target), "pushed": pushed})
 
 
 @click.command()

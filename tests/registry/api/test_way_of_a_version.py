@@ -3,15 +3,25 @@
 from pathlib import Path
 
 import pytest
-from factories import sha
-from site_under_test import Site, body
+from factories import entry_of, make_adapter, make_training, sha
+from site_under_test import SMALL_REVIEW, Site, body
 
 from registry.client import Refused
-from registry.records import Rating, Role, State, Verdict
+from registry.records import (
+    AccuracyRule,
+    Base,
+    Policy,
+    PromotionRule,
+    Rating,
+    Role,
+    State,
+    SubmitVersion,
+    Verdict,
+)
 
 
 def test_a_good_version_becomes_approved_and_resolvable(site: Site, tmp_path: Path) -> None:
-    site.create_adapter()
+    site.create_adapter(policy=Policy())
     ref = site.submit()
     assert site.client("ci").version(ref).state is State.SUBMITTED
 
@@ -138,7 +148,7 @@ def test_a_skipped_item_is_replaced_and_the_quota_still_reached(site: Site, tmp_
     first = client.next_assignment()
     assert first is not None
     progress = client.skip(first.id, "I wrote this prompt")
-    assert (progress.rated, progress.skipped, progress.total) == (0, 1, 50)
+    assert (progress.rated, progress.skipped, progress.total) == (0, 1, 5)
     site.review()
     assert site.client("ci").gate(ref).verdict is Verdict.GO
     assert client.review_progress().total == 0
@@ -202,9 +212,6 @@ def test_the_same_files_again_are_the_same_version(site: Site, tmp_path: Path) -
 def test_only_missing_blobs_are_asked_for(site: Site) -> None:
     site.create_adapter()
     site.submit(fill=1)
-    from factories import entry_of, make_adapter
-
-    from registry.records import SubmitVersion
 
     files = make_adapter(fill=2)
     created = site.client("ci").submit("support-bot", SubmitVersion(files=[entry_of(p, d) for p, d in files.items()]))
@@ -213,9 +220,6 @@ def test_only_missing_blobs_are_asked_for(site: Site) -> None:
 
 def test_an_incomplete_upload_can_not_be_completed(site: Site) -> None:
     site.create_adapter()
-    from factories import entry_of, make_adapter
-
-    from registry.records import SubmitVersion
 
     files = make_adapter(fill=9)
     created = site.client("ci").submit("support-bot", SubmitVersion(files=[entry_of(p, d) for p, d in files.items()]))
@@ -226,9 +230,6 @@ def test_an_incomplete_upload_can_not_be_completed(site: Site) -> None:
 
 def test_an_adapter_that_engines_would_serve_wrongly_is_refused_with_every_finding(site: Site) -> None:
     site.create_adapter()
-    from factories import entry_of, make_adapter
-
-    from registry.records import SubmitVersion
 
     files = make_adapter(use_dora=True, r=16)
     client = site.client("ci")
@@ -244,9 +245,6 @@ def test_an_adapter_that_engines_would_serve_wrongly_is_refused_with_every_findi
 
 def test_an_adapter_trained_on_another_base_is_refused(site: Site) -> None:
     site.create_adapter()
-    from factories import entry_of, make_adapter, make_training
-
-    from registry.records import Base, SubmitVersion
 
     other = Base(id="other", digest="sha256:" + "9" * 64)
     request = SubmitVersion(
@@ -258,14 +256,12 @@ def test_an_adapter_trained_on_another_base_is_refused(site: Site) -> None:
 
 
 def test_policy_changes_do_not_touch_a_sealed_version_but_promotion_asks_both(site: Site, tmp_path: Path) -> None:
-    from registry.records import AccuracyRule, Policy
-
     site.create_adapter()
     ref = site.submit()
     site.evaluate(tmp_path)  # 190 of 200: lower bound 91.8 %
     site.review()
     before = site.client("admin").gate(ref)
-    site.client("admin").set_policy("support-bot", Policy(accuracy=AccuracyRule(min=0.93)))
+    site.client("admin").set_policy("support-bot", Policy(accuracy=AccuracyRule(min=0.93), review=SMALL_REVIEW.review))
     assert site.client("admin").gate(ref) == before
     with pytest.raises(Refused) as refused:
         site.client("release-manager").promote(ref)
@@ -273,9 +269,7 @@ def test_policy_changes_do_not_touch_a_sealed_version_but_promotion_asks_both(si
 
 
 def test_automatic_promotion_happens_with_the_last_rating(site: Site, tmp_path: Path) -> None:
-    from registry.records import Policy, PromotionRule
-
-    site.create_adapter(policy=Policy(promotion=PromotionRule(automatic=True)))
+    site.create_adapter(policy=Policy(promotion=PromotionRule(automatic=True), review=SMALL_REVIEW.review))
     ref = site.submit()
     site.evaluate(tmp_path)
     site.review()
