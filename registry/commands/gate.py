@@ -11,7 +11,7 @@ from registry.records import GateReport, Policy, RatingRow, State, Status, Verdi
 from registry.review import campaign as plan
 from registry.storage.views import StoredVersion, View
 
-# One spare output in ten, shown only to who skipped another.
+# One spare output in ten (at least one), shown only to who skipped another.
 SPARE_SHARE = 10
 
 
@@ -76,7 +76,7 @@ def open_campaign(context: Context, stored: StoredVersion, outputs: Mapping[str,
     """Draw the outputs and bind them by hash, before anyone has seen one."""
     assert stored.policy is not None and stored.evidence_digest is not None
     rule = context.view.policy(stored.policy).review
-    wanted = rule.outputs + rule.outputs // SPARE_SHARE
+    wanted = rule.outputs + -(-rule.outputs // SPARE_SHARE)
     drawn = plan.draw(outputs, wanted, context.services.draw_secret, stored.digest, rule.suite)
     items = [
         CampaignItem(item=item, hash=plan.item_hash(stored.digest, stored.evidence_digest, item, *outputs[item]))
