@@ -84,7 +84,7 @@ def _set_up(stage: Stage) -> None:
     with Client(stage.url, stage.tokens["admin"]) as client:
         exists = ADAPTER in {one.name for one in client.adapters()}
     if not exists:
-        _as(stage, "admin", ["adapter", "create", ADAPTER, "--base", str(stage.home.bases / BASE)])
+        _as(stage, "admin", ["adapter", "create", ADAPTER, "--base", BASE])
     _heading("Training data", "1,160 wordings of a fictional shop's twenty rules")
     _as(stage, "ci", ["preflight", str(stage.suites / "support-desk" / "train.jsonl"), "--seed", "7"])
 
@@ -174,7 +174,7 @@ def _review(stage: Stage) -> None:
     script = _Script(stage.suites / "support-desk")
     for name in ("reviewer-1", "reviewer-2", "reviewer-3"):
         with Client(stage.url, stage.tokens[name]) as client, follow(people, PEOPLE[name][1]) as follower:
-            follower.stage(f"{PEOPLE[name][1]} rates")
+            follower.stage("rates 50 outputs")
             while (item := client.next_assignment()) is not None:
                 progress = client.rate(item.id, script.rating(name, item.prompt, item.output))
                 follower.step(progress.rated, progress.total, {})

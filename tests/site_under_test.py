@@ -2,6 +2,10 @@
 
 import contextlib
 import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -9,10 +13,13 @@ from typing import Any
 import factories
 import httpx
 import msgspec
+import uvicorn
 from factories import BASE, BASE_TENSORS, SIZES, SUITES, entry_of, make_adapter, make_suite, make_training
 
 from evaluator.evidence import write_rows
+from registry.api.app import create_app
 from registry.client import Client
+from registry.opening import open_registry
 from registry.records import (
     CreateAdapter,
     CreateToken,
@@ -134,3 +141,25 @@ class Site:
 def body(response: httpx.Response) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(response.content)
     return found
+
+
+@contextlib.contextmanager
+def running(home: Home, *, lease_seconds: float = 30.0) -> Iterator[Site]:
+    """A registry over a home, served by uvicorn on 127.0.0.1; a home that was used before goes on."""
+    registry, _ = open_registry(home, lease_seconds=lease_seconds)
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(create_app(registry), log_config=None, lifespan="on", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.01)
+    try:
+        with Site(home, registry, f"http://127.0.0.1:{listener.getsockname()[1]}") as found:
+            yield found
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+        listener.close()
+    assert not thread.is_alive()

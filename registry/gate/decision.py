@@ -87,7 +87,7 @@ def provenance(case: Case) -> Check:
     check = _Draft("provenance", {"training_record": needed})
     if needed and not present:
         return check.to(
-            Status.FAIL, "no training record; push with `--training record.json` or train here", training_record=False
+            Status.FAIL, "no training record; push with `--run DIRECTORY`, the training run", training_record=False
         )
     reason = "training record present" if present else "no training record, and the policy does not ask for one"
     return check.to(Status.PASS, reason, training_record=present)
