@@ -43,7 +43,6 @@ test: install ## all tests, the real training and serving stack included
 
 bench: install ## measure; prints tables, asserts no times
 	$(BIN)/python -m benchmarks.trainer
-	$(BIN)/python -m benchmarks.evaluator
 	$(BIN)/python -m benchmarks.registry
 
 format: install ## let ruff format and fix

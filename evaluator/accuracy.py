@@ -20,8 +20,9 @@ _NUMBER = re.compile(r"\d")
 
 def words(text: str) -> list[str]:
     """Words and numbers of a text in one form: NFKC, case folded, no punctuation, no articles, % spelt out."""
-    folded = unicodedata.normalize("NFKC", text).casefold().replace("%", " percent ")
-    folded = _THOUSANDS.sub("", folded).replace("\u2019", "'")
+    # Before NFKC, which turns the thin spaces between thousands into plain ones.
+    joined = _THOUSANDS.sub("", text)
+    folded = unicodedata.normalize("NFKC", joined).casefold().replace("%", " percent ").replace("\u2019", "'")
     return [word for word in _WORD.findall(folded) if word not in _ARTICLES]
 
 

@@ -34,7 +34,10 @@ class Answer(NamedTuple):
 
 
 class Engine(Protocol):
-    """A loaded model. Results come in the order in which they are ready, each with the index of its prompt."""
+    """A loaded model. Results come in the order in which they are ready, each with the index of its prompt.
+
+    One call at a time, read to its end: an engine that was left in the middle of one is of no use and must be closed.
+    """
 
     @property
     def info(self) -> EngineInfo:

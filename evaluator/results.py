@@ -40,11 +40,11 @@ class Results:
 
     def add(self, result: Answered | Measured) -> None:
         self._file.write(msgspec.json.encode(result) + b"\n")
+        self._file.flush()  # a killed worker loses none that is done
         self.found[result.item] = result
 
     def close(self) -> None:
         """Make what was added durable."""
-        self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 
@@ -55,7 +55,7 @@ class Results:
                 for line in file:
                     try:
                         result = msgspec.json.decode(line, type=kind) if line.endswith(b"\n") else None
-                    except msgspec.DecodeError:
+                    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                         result = None
                     if result is None:
                         break

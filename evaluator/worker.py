@@ -134,6 +134,10 @@ def evaluate(client: Client, desk: Desk, job: Job, report: Reporter, check_lease
             # What was finished is kept, so a second start goes on from there.
             if attempt == _ENGINE_STARTS:
                 raise
+        except (EngineRefused, LeaseLost):
+            # Left in the middle of a call, whose replies would be taken for those of the next job.
+            desk.close()
+            raise
     rows = item_rows(measured)
     with tempfile.TemporaryDirectory() as folder:
         parquet = Path(folder) / "rows.parquet"

@@ -137,9 +137,9 @@ def verify_directory(directory: Path, keys: KeySet) -> Verified:
     files = sorted(path for path in directory.iterdir() if path.name != ATTESTATION_FILE)
     try:
         envelope = msgspec.json.decode((directory / ATTESTATION_FILE).read_bytes(), type=Envelope)
-    except FileNotFoundError:
-        return _invalid(f"{ATTESTATION_FILE} is missing; pull the version with `tunegate pull`")
-    except msgspec.DecodeError as error:
+    except OSError:
+        return _invalid(f"{ATTESTATION_FILE} is missing or unreadable; pull the version with `tunegate pull`")
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, nested without end
         return _invalid(f"{ATTESTATION_FILE} is not an envelope: {error}")
     try:
         document = open_envelope(envelope, keys)
@@ -150,13 +150,12 @@ def verify_directory(directory: Path, keys: KeySet) -> Verified:
         expected = {name: sha256 for name, sha256 in subjects.items() if name != manifest_name}
         passed = document["predicate"]["verificationResult"] == "PASSED" and claim["report"]["verdict"] == Verdict.GO
         problems = list(_compare(files, expected))
-        entries = [
-            FileEntry(path=path.name, size=path.stat().st_size, sha256=expected[path.name])
-            for path in files
-            if path.name in expected
-        ]
-        if not problems and manifest_digest(entries, base) != f"sha256:{subjects[manifest_name]}":
-            problems.append("the files and base do not add up to the signed manifest digest")
+        if not problems:
+            entries = [
+                FileEntry(path=path.name, size=path.stat().st_size, sha256=expected[path.name]) for path in files
+            ]
+            if manifest_digest(entries, base) != f"sha256:{subjects[manifest_name]}":
+                problems.append("the files and base do not add up to the signed manifest digest")
         if not passed:
             problems.append("the statement does not say that the gate passed")
         return Verified(problems, manifest_name, claim["alias"], document["predicate"]["timeVerified"])

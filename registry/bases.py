@@ -63,9 +63,9 @@ def _shapes(file: Path) -> dict[str, list[int]]:
             raise InvalidRequest(f"{file} is not a safetensors file")
         try:
             header = json.loads(stream.read(size))
-        except ValueError:
+            return {name: list(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InvalidRequest(f"{file} is not a safetensors file") from None
-    return {name: list(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"}
 
 
 def _sha256(file: Path) -> str:

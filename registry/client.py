@@ -298,9 +298,13 @@ class Client:
                 _raise_for(self._http.put(path, content=_chunks(data, offset), headers=headers))
                 return entry
             except Refused as error:
-                if error.status != 416 or attempt == _ATTEMPTS - 1:
+                if error.status not in (409, 416, *_AGAIN) or attempt == _ATTEMPTS - 1:
                     raise
-                offset = error.offset
+                if error.status != 416:  # 409: the registry has not noticed yet that the first connection broke
+                    time.sleep(0.3 * 2**attempt)
+                    continue
+                # All bytes kept and none to send: only from the start are they hashed again and published.
+                offset = error.offset if error.offset < entry.size else 0
             except httpx.TransportError as error:
                 if attempt == _ATTEMPTS - 1:
                     raise Unreachable(_no_answer(self.url, error)) from None
@@ -477,7 +481,7 @@ def _decode(response: httpx.Response, kind: type[T]) -> T:
         return msgspec.convert(None, kind)
     try:
         return msgspec.json.decode(response.content, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unreachable(f"{response.url} answered what a tunegate registry would not: {error}") from None
 
 
@@ -494,7 +498,7 @@ def _raise_for(response: httpx.Response) -> httpx.Response:
         return response
     try:
         problem = msgspec.json.decode(response.content, type=_ProblemBody)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Unreachable(f"{response.url} answered {response.status_code}, but is not a tunegate registry") from None
     raise Refused(
         problem.detail,

@@ -239,9 +239,8 @@ def _tunegate(
     )
     said, _ = process.communicate()
     if check and (code := process.returncode):
-        raise Unavailable(
-            f"`tunegate {arguments[0]}` ended with {code}; its message is above. Run the demo again to go on"
-        )
+        command = next(word for word in arguments if not word.startswith("-"))
+        raise Unavailable(f"`tunegate {command}` ended with {code}; its message is above. Run the demo again to go on")
     return subprocess.CompletedProcess(arguments, process.returncode, said)
 
 

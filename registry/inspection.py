@@ -22,6 +22,7 @@ MAX_CONFIG_BYTES = 256 * 1024
 MAX_HEADER_BYTES = 1024 * 1024
 MAX_TENSORS = 20_000
 MAX_RANK = 256
+MAX_DIMENSIONS = 8
 
 # vLLM pads the LoRA buffers to one of these (vllm 0.32, config/lora.py); another rank is served but wastes the slot.
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256)
@@ -101,7 +102,9 @@ def inspect(files: AdapterFiles) -> list[Finding]:
         tensors = parse_strictly(files.header, f"header of {WEIGHTS}")
     except ValueError as error:
         return [_error("unreadable", str(error))]
-    tensors.pop("__metadata__", None)
+    metadata = tensors.pop("__metadata__", {})
+    if not files.header.startswith(b"{") or not _is_text(metadata):
+        return [_error("unreadable", f"header of {WEIGHTS} is not one that safetensors loads; save it with peft")]
     adapter = _Adapter(config, tensors, files.sizes[WEIGHTS], len(files.header), files.base_tensors)
     return [finding for check in CHECKS for finding in check(adapter)]
 
@@ -139,7 +142,7 @@ def check_config(adapter: _Adapter) -> Iterator[Finding]:
                 "config_unknown", f"config key {_short(key)} is not known and might change the adapter; remove it"
             )
     for key in ("peft_type", "target_modules"):
-        if key not in config:
+        if config.get(key) is None:
             yield _error("config_missing", f"{CONFIG} has no {key}; save the adapter with peft")
 
 
@@ -164,7 +167,9 @@ def check_tensor_names(adapter: _Adapter) -> Iterator[Finding]:
         yield _error("too_many_tensors", f"{len(adapter.tensors)} tensors; at most {MAX_TENSORS} are accepted")
         return
     targets = adapter.config.get("target_modules")
-    suffixes = {name.rpartition(".")[2] for name in targets} if isinstance(targets, list) else None
+    suffixes = (
+        {name.rpartition(".")[2] for name in targets if isinstance(name, str)} if isinstance(targets, list) else None
+    )
     halves: dict[str, set[str]] = {}
     for name in adapter.tensors:
         match = _TENSOR.fullmatch(name)
@@ -292,7 +297,16 @@ def _span(tensor: Any) -> tuple[int, int, str, list[int]] | None:
 
 
 def _is_shape(shape: Any) -> bool:
-    return isinstance(shape, list) and all(type(size) is int and 0 < size < 2**32 for size in shape)
+    # Few dimensions: the product of a hundred thousand takes seconds.
+    return (
+        isinstance(shape, list)
+        and len(shape) <= MAX_DIMENSIONS
+        and all(type(size) is int and 0 < size < 2**32 for size in shape)
+    )
+
+
+def _is_text(metadata: Any) -> bool:
+    return isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
 
 
 def _short(value: Any) -> str:

@@ -100,6 +100,6 @@ def parse_reference(text: str) -> Reference:
         alias = "approved" if target == "latest" else target
         return Reference(check_adapter_name(name), alias=check_alias(alias))
     head, slash, tail = name.rpartition("/")
-    if slash and tail.isascii() and tail.isdigit() and len(tail) <= 9 and int(tail) > 0:
+    if slash and tail.isascii() and tail.isdigit() and len(tail) <= 9 and tail[0] != "0":
         return Reference(check_adapter_name(head), number=int(tail))
     return Reference(check_adapter_name(name), alias="approved")

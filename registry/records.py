@@ -16,6 +16,84 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from registry.names import digest_of
 
+__all__ = [
+    "CRITERIA",
+    "AccuracyEvidence",
+    "AccuracyRule",
+    "AdapterInfo",
+    "AliasInfo",
+    "AliasMove",
+    "Assignment",
+    "Base",
+    "Campaign",
+    "Canary",
+    "Check",
+    "ClaimJob",
+    "ContaminationEvidence",
+    "Count",
+    "CreateAdapter",
+    "CreateToken",
+    "Digest",
+    "EngineInfo",
+    "Envelope",
+    "Evidence",
+    "FailJob",
+    "FileEntry",
+    "Finding",
+    "ForgettingEvidence",
+    "ForgettingRule",
+    "GateReport",
+    "ItemRow",
+    "Job",
+    "JobInfo",
+    "JournalEntry",
+    "KeySet",
+    "Lease",
+    "Moments",
+    "OutputsEvidence",
+    "Page",
+    "PerplexityEvidence",
+    "PerplexityRule",
+    "Plain",
+    "Policy",
+    "PolicyInfo",
+    "PostEvidence",
+    "Problem",
+    "Promote",
+    "PromotionRule",
+    "ProvenanceRule",
+    "PublicKey",
+    "Rating",
+    "RatingRow",
+    "Record",
+    "RegisterSuite",
+    "Request",
+    "Resolved",
+    "ReviewProgress",
+    "ReviewRule",
+    "Revoke",
+    "Role",
+    "Rollback",
+    "Score",
+    "Sha256",
+    "Signature",
+    "Skip",
+    "State",
+    "Status",
+    "SubmitVersion",
+    "Suite",
+    "SuiteKind",
+    "Text",
+    "TokenCreated",
+    "TokenInfo",
+    "TrainingRecord",
+    "Verdict",
+    "VersionCreated",
+    "VersionInfo",
+    "Word",
+    "manifest_digest",
+]
+
 Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Text = Annotated[str, Meta(max_length=4000)]
@@ -643,7 +721,3 @@ class Problem(Record):
     code: str
     problems: list[str] | UnsetType = UNSET
     report: GateReport | UnsetType = UNSET
-
-
-__all__ = [name for name, value in list(globals().items()) if isinstance(value, type) and name[0].isupper()]
-__all__ += ["CRITERIA", "manifest_digest"]

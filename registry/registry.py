@@ -22,8 +22,16 @@ from registry.access import Principal, authenticate
 from registry.attestation import Signer
 from registry.commands.context import Command, Context, Outcome, Services
 from registry.commands.leases import Leases
-from registry.errors import Conflict, IdempotencyMismatch, InvalidRequest, StorageDamaged, TunegateError, Unavailable
-from registry.events import Actor, Entry, Receipt, chain_hash, encode_entry
+from registry.errors import (
+    Conflict,
+    IdempotencyMismatch,
+    InvalidRequest,
+    StorageDamaged,
+    StorageFull,
+    TunegateError,
+    Unavailable,
+)
+from registry.events import Actor, Entry, Receipt, chain_hash, decode_entry, encode_entry
 from registry.names import digest_of
 from registry.records import Role
 from registry.storage.blobs import LocalBlobs
@@ -36,6 +44,8 @@ SYSTEM = Principal(token=None, person="tunegate", role=Role.ADMIN)
 _GROUP = 64
 _TIMEOUT_SECONDS = 30.0
 _MAX_KEY = 200
+_NO_CONTENT = 204
+_CLOSED = "the registry is shutting down; ask again in a moment"
 
 
 class Answer(NamedTuple):
@@ -79,6 +89,7 @@ class Registry:
         leases = Leases(lease_seconds, time.monotonic)
         self._services = Services(blobs, signer, draw_secret, leases, catalog.read_rows)
         self._damage: str | None = None
+        self._closing = False
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="tunegate-writer", daemon=True)
         self._writer.start()
@@ -99,6 +110,8 @@ class Registry:
         """As `execute`, without waiting: the future holds the answer or the error."""
         if self._damage:
             raise StorageDamaged(self._damage)
+        if self._closing:
+            raise Unavailable(_CLOSED)
         if repeat and not 0 < len(repeat.key) <= _MAX_KEY:
             raise InvalidRequest(f"Idempotency-Key must have 1 to {_MAX_KEY} characters; a UUID is usual")
         task = _Task(principal, command, repeat, Future())
@@ -134,8 +147,13 @@ class Registry:
 
     def close(self) -> None:
         """Finish what was accepted, then close journal and catalog."""
+        self._closing = True
         self._tasks.put(None)
         self._writer.join(timeout=_TIMEOUT_SECONDS)
+        while not self._tasks.empty():
+            # Came between the flag and the writer's end; nobody will run it any more.
+            if task := self._tasks.get():
+                task.answer.set_exception(Unavailable(_CLOSED))
         self._catalog.close()
         self._journal.close()
 
@@ -188,11 +206,14 @@ class Registry:
                     entry, answer = self._decide(view, task, head)
                     answers.append(answer)
                     if entry is not None:
-                        head = Head(entry.seq, chain_hash(encode_entry(entry)))
+                        body = encode_entry(entry)
+                        # Fold what a rebuild will read. What cannot be read back would close the journal for good.
+                        entry = decode_entry(body)
+                        head = Head(entry.seq, chain_hash(body))
                         self._catalog.apply(entry, head.hash)
                         entries.append(entry)
                 if entries:
-                    self._journal.append(entries)
+                    self._append(entries)
                     appended = True
         except duckdb.Error as error:
             if not appended:
@@ -203,6 +224,15 @@ class Registry:
             self._damage = str(error)
             raise
         return answers
+
+    def _append(self, entries: Sequence[Entry]) -> None:
+        """Append, or stop for good: after any error but a full disk it is unknown what the journal holds."""
+        try:
+            self._journal.append(entries)
+        except (StorageFull, StorageDamaged):
+            raise
+        except Exception as error:
+            raise StorageDamaged(f"the journal could not be written: {error}; restart the service") from error
 
     def _decide(self, view: View, task: _Task, head: Head) -> tuple[Entry | None, Answer | TunegateError]:
         """The entry to append and what to answer; a refusal is an answer too, and appends nothing."""
@@ -247,12 +277,14 @@ def _earlier(view: View, actor: Actor, repeat: Repeat) -> Answer | None:
         raise IdempotencyMismatch(
             f"Idempotency-Key {repeat.key!r} was used with another request; use a new key for a new request"
         )
-    return Answer(msgspec.Raw(receipt.answer), receipt.status, repeated=True)
+    value = None if receipt.status == _NO_CONTENT else msgspec.Raw(receipt.answer)
+    return Answer(value, receipt.status, repeated=True)
 
 
 def _receipt(repeat: Repeat, outcome: Outcome) -> Receipt:
     kept = outcome.answer if outcome.remembered is None else outcome.remembered
-    return Receipt(key=repeat.key, request=repeat.request, status=outcome.status, answer=msgspec.to_builtins(kept))
+    answer = {} if kept is None else msgspec.to_builtins(kept)
+    return Receipt(key=repeat.key, request=repeat.request, status=outcome.status, answer=answer)
 
 
 def _stamp(now: datetime) -> str:

@@ -79,7 +79,7 @@ def read_suite(content: Mapping[str, bytes]) -> SuiteContent:
     """Parse both files; raises InvalidRequest with every problem, by line."""
     try:
         head = msgspec.convert(tomllib.loads(content["suite.toml"].decode()), SuiteFile)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"suite.toml cannot be read: {error}") from None
     items: list[Item] = []
     problems: list[str] = []
@@ -90,7 +90,7 @@ def read_suite(content: Mapping[str, bytes]) -> SuiteContent:
             continue
         try:
             item = decoder.decode(line)
-        except msgspec.DecodeError as error:
+        except ValueError as error:  # not JSON of this shape, or not UTF-8
             problems.append(f"items.jsonl line {number}: {error}")
             continue
         problems.extend(f"items.jsonl line {number}: {problem}" for problem in _problems(item, seen))

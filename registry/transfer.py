@@ -7,9 +7,10 @@ from typing import NamedTuple
 import msgspec
 
 from registry.attestation import ATTESTATION_FILE
-from registry.client import Client, describe_file
+from registry.client import Client, Unreachable, describe_file
 from registry.errors import InvalidRequest
 from registry.inspection import ACCEPTED_FILES, REQUIRED_FILES
+from registry.names import parse_reference
 from registry.records import (
     RegisterSuite,
     Resolved,
@@ -79,11 +80,15 @@ def push_suite(client: Client, directory: Path) -> Suite:
 def pull(client: Client, ref: str, target: Path, report: Callable[[str], None] = lambda _: None) -> Resolved:
     """Fetch a version into `target`, whole or not at all, with its attestation beside it.
 
-    Raises InvalidRequest if `target` exists and is not empty.
+    Raises InvalidRequest if `target` exists and is not empty, Unreachable if what comes is not what `ref` names.
     """
+    target = target.resolve()  # `.` has no name to put a part beside
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidRequest(f"{target} exists and is not empty; give a new directory")
     resolved = client.resolve(ref)
+    wanted = parse_reference(ref).digest or resolved.digest
+    if manifest_digest(resolved.files, resolved.base) != wanted:
+        raise Unreachable(f"{client.url} offers files for {ref!r} that do not add up to {wanted}; they are not fetched")
     for entry in resolved.files:
         report(f"{entry.path} ({entry.size:,} bytes)")
     with client.download_files(resolved.files, target) as directory:

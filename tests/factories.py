@@ -205,7 +205,13 @@ def make_canaries(**changes: Any) -> list[Canary]:
     """All canaries passing; `finite=False` fails one, `echo=None` leaves one out."""
     names = ("noise_floor", "base_beside_adapter", "adapter_effect", "echo", "finite")
     return [
-        Canary(name=name, passed=bool(changes.get(name, True)), observed=1.0, limit=0.1, detail="d")
+        Canary(
+            name=name,
+            passed=bool(changes.get(name, True)),
+            observed=1.0 if name == "adapter_effect" else 0.0,
+            limit=0.1,
+            detail="d",
+        )
         for name in names
         if changes.get(name, True) is not None
     ]

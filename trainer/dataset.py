@@ -128,10 +128,8 @@ def contradictions(rows: Sequence[Row]) -> list[tuple[int, int]]:
 def _parse(line: bytes, number: int) -> Row:
     try:
         keys = set(msgspec.json.decode(line, type=dict[str, msgspec.Raw]))
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not a JSON object: {error}") from None
-    except RecursionError:
-        raise ValueError("not a JSON object: nested too deeply") from None
     found: _Chat | _Instruction
     try:
         if "messages" in keys:

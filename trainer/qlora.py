@@ -21,6 +21,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from registry.client import InvalidRequest
 from trainer.packing import Packed, pack
 from trainer.recipe import Recipe
 
@@ -212,7 +213,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         plain = self.args.loss_type == "nll" and self.accelerator.num_processes == 1 and not return_outputs
         plain = plain and not getattr(config, "final_logit_softcapping", None) and not self.aux_loss_enabled
         if bool(replay.any()) and not plain:
-            raise ValueError("replay rows need one process, plain nll loss and a model without logit soft-capping")
+            raise InvalidRequest("replay rows need one process, plain nll loss and a model without logit soft-capping")
         return plain and (self.args.use_cpu or bool(replay.any()))
 
     def _answer_loss(
@@ -305,7 +306,7 @@ def _lora(recipe: Recipe, model: Any) -> LoraConfig:
     layers = model.config.get_text_config().num_hidden_layers
     first = recipe.lora.first_layer
     if first >= layers:
-        raise ValueError(f"lora.first_layer = {first}, but the base has {layers} layers; give at most {layers - 1}")
+        raise InvalidRequest(f"lora.first_layer = {first}, but the base has {layers} layers; give at most {layers - 1}")
     return LoraConfig(
         r=recipe.lora.rank,
         lora_alpha=recipe.lora.alpha,

@@ -20,7 +20,7 @@ import msgspec
 
 from registry.client import InvalidRequest, describe_base, describe_file
 from registry.records import TrainingRecord
-from trainer.dataset import Data, Row, Split, prepare, read_rows
+from trainer.dataset import Data, Filled, Row, Split, prepare, read_rows
 from trainer.ledger import LedgerRow, write_ledger
 from trainer.libraries import quiet
 from trainer.recipe import Recipe
@@ -124,17 +124,17 @@ class Rendered(NamedTuple):
 def _render(plan: Plan, tokenizer: Any, answers: Sequence[str]) -> list[Rendered]:
     """Tokenise every row once, here, so that nothing is cut or dropped behind our back."""
     rendered = [
-        _tokenise("data", row, split, tokenizer, plan.recipe)
+        tokenise("data", row, split, tokenizer, plan.recipe)
         for row, split in zip(plan.data.rows, plan.data.splits, strict=True)
     ]
     for number, (prompt, answer) in enumerate(zip(plan.prompts, answers, strict=True), start=1):
         row = _replay_row(number, prompt, answer)
         use = Split.TRAIN if answer else "empty"
-        rendered.append(_tokenise("replay", row, use, tokenizer, plan.recipe))
+        rendered.append(tokenise("replay", row, use, tokenizer, plan.recipe))
     return rendered
 
 
-def _tokenise(source: str, row: Row, use: str, tokenizer: Any, recipe: Recipe) -> Rendered:
+def tokenise(source: str, row: Row, use: str, tokenizer: Any, recipe: Recipe) -> Rendered:
     """Render once, tokenise once; the completion's tokens are those behind the rendered prompt."""
     from trainer.qlora import IGNORED, Example
 
@@ -206,6 +206,10 @@ def _replay_row(number: int, prompt: str, answer: str) -> Row:
     return Row(f"replay-{number}", number, (Message(role="user", content=prompt),), answer or "-", "replay", digest)
 
 
+class _ReplayLine(msgspec.Struct):
+    prompt: Filled
+
+
 def _read_prompts(path: Path, most: int) -> list[str]:
     """The first prompts of a JSONL file whose lines have a `prompt`."""
     try:
@@ -216,8 +220,8 @@ def _read_prompts(path: Path, most: int) -> list[str]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                prompts.append(msgspec.json.decode(line, type=dict[str, Any])["prompt"])
-            except (msgspec.DecodeError, KeyError):
+                prompts.append(msgspec.json.decode(line, type=_ReplayLine).prompt)
+            except ValueError:
                 raise InvalidRequest(f"{path} line {number}: not an object with a 'prompt'") from None
     return prompts[:most]
 

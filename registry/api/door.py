@@ -130,7 +130,7 @@ async def _require_exact_types(request: AnyRequest, handler: BaseRouteHandler) -
         found = msgspec.json.decode(body, type=field.annotation)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"the body does not fit: {error}", [str(error)]) from None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HTTPException(status_code=400, detail=f"the body is not JSON: {error}") from None
     _require_exact_numbers(msgspec.to_builtins(found))
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import click
+from rich.markup import escape
 
 from registry import __version__, settings
 from registry.cli import adapters, decisions, server, work
@@ -51,9 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader went away (`| head`): nothing to say, and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(UNKNOWN)
+    except OSError as error:
+        if os.environ.get("TUNEGATE_DEBUG"):
+            raise
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        errors.print(f"[bold red]error:[/] {escape(what)}; check the path, its permissions and the space left")
+        sys.exit(UNKNOWN)
     except Exception as error:
         if os.environ.get("TUNEGATE_DEBUG"):
             raise
-        errors.print(f"[bold red]error:[/] {type(error).__name__}: {error}", markup=True)
+        errors.print(f"[bold red]error:[/] {type(error).__name__}: {escape(str(error))}")
         errors.print("this is a defect of tunegate; TUNEGATE_DEBUG=1 shows where")
         sys.exit(UNKNOWN)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 import msgspec
+from rich.markup import escape
 from rich.table import Table
 
 from registry import settings
@@ -53,7 +54,7 @@ def create(name: str, base_name: str, base_id: str | None, policy_file: Path | N
     policy = read_policy(_text(policy_file)) if policy_file else None
     with connected() as client:
         made = client.create_adapter(CreateAdapter(name=name, base=base, policy=policy, base_tensors=described.tensors))
-    show(made, f"{made.name} created for base {base.id} ({base.digest[:19]}…), policy {made.policy[:19]}…")
+    show(made, f"{made.name} created for base {escape(base.id)} ({base.digest[:19]}…), policy {made.policy[:19]}…")
 
 
 @adapter.command(name="list")
@@ -64,7 +65,7 @@ def list_adapters() -> None:
     table = _table("adapter", "versions", "aliases", "base")
     for one in found:
         aliases = ", ".join(f"{alias} → {number}" for alias, number in one.aliases.items())
-        table.add_row(one.name, str(one.versions), aliases, one.base.id)
+        table.add_row(one.name, str(one.versions), aliases, escape(one.base.id))
     show(found, table)
 
 
@@ -76,7 +77,7 @@ def show_adapter(name: str) -> None:
         info, versions = client.adapter(name), list(client.versions(name))
     table = _table("version", "state", "by", "at", "manifest")
     for one in versions:
-        table.add_row(one.ref, one.state, one.submitter, one.created_at[:16], one.digest[:19] + "…")
+        table.add_row(one.ref, one.state, escape(one.submitter), one.created_at[:16], one.digest[:19] + "…")
     show({"adapter": msgspec.to_builtins(info), "versions": msgspec.to_builtins(versions)}, table)
 
 
@@ -142,7 +143,7 @@ def push_command(
     with connected() as client:
         created, left = push(client, directory, name, training=find_training(directory, run_dir), notes=notes)
         if left:
-            console().print(f"left behind: {', '.join(left)}", style="dim")
+            console().print(f"left behind: {escape(', '.join(left))}", style="dim")
         if not wait:
             show(created, f"{created.ref} is {created.state} ({created.digest[:19]}…)")
             return
@@ -161,7 +162,7 @@ def find_training(directory: Path, run_dir: Path | None) -> Training | None:
         return None
     try:
         parsed = msgspec.json.decode(record.read_bytes(), type=TrainingRecord)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"{record} is not a training record: {error}") from None
     return Training(parsed, folder / "dataset.jsonl", folder / "ledger.parquet")
 
@@ -169,12 +170,12 @@ def find_training(directory: Path, run_dir: Path | None) -> Training | None:
 @click.command()
 @click.argument("ref")
 def status(ref: str) -> None:
-    """State and verdict of a version; exits by the verdict."""
+    """State and verdict of a version; exits by the verdict, and 1 for a version that was revoked."""
     with connected() as client:
         version = concrete(client, ref)
         report = client.gate(version.ref)
     show(version, f"{version.ref} is {version.state}; the gate says {report.verdict}")
-    leave(EXIT_CODES[report.verdict])
+    leave(NO_GO if version.state is State.REVOKED else EXIT_CODES[report.verdict])
 
 
 @click.command()
@@ -201,7 +202,7 @@ def compare(refs: tuple[str, str]) -> None:
         reports = [client.gate(concrete(client, ref).ref) for ref in refs]
     table = _table("check", *(f"{report.ref}: {report.verdict}" for report in reports))
     for left, right in zip(*(report.checks for report in reports), strict=True):
-        table.add_row(left.name, f"{left.status}: {left.reason}", f"{right.status}: {right.reason}")
+        table.add_row(left.name, *(f"{one.status}: {escape(one.reason)}" for one in (left, right)))
     show(reports, table)
 
 
@@ -213,7 +214,7 @@ def pull_command(ref: str, target: Path) -> None:
     with connected() as client:
         resolved = pull(client, ref, target, lambda line: console().print(f"  {line}", style="dim"))
     signed = "with its approval" if resolved.attestation else "without an approval: it is not approved"
-    show(resolved, f"{resolved.ref} ({resolved.digest[:19]}…) is in {target}, {signed}")
+    show(resolved, f"{resolved.ref} ({resolved.digest[:19]}…) is in {escape(str(target))}, {signed}")
 
 
 @click.command()
@@ -227,7 +228,7 @@ def verify(directory: Path, keys_file: Path) -> None:
         keys = msgspec.json.decode(keys_file.read_bytes(), type=KeySet)
     except OSError as error:
         raise InvalidRequest(f"{keys_file} cannot be read: {error.strerror}") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"{keys_file} is no key file: {error}; get it with `tunegate keys --to FILE`") from None
     try:
         found = verify_directory(directory, keys)
@@ -235,7 +236,7 @@ def verify(directory: Path, keys_file: Path) -> None:
         raise InvalidRequest(f"{directory} cannot be read: {error.strerror}") from None
     text = f"[bold green]valid[/]: {found.ref}, approved as {found.alias} at {found.approved_at}"
     if found.problems:
-        text = "\n".join(["[bold red]invalid[/]", *(f"  • {problem}" for problem in found.problems)])
+        text = "\n".join(["[bold red]invalid[/]", *(f"  • {escape(problem)}" for problem in found.problems)])
     show({"valid": not found.problems, **found._asdict()}, text)
     leave(NO_GO if found.problems else GO)
 

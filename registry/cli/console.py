@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 import click
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 
 from registry import settings
 from registry.client import Client
@@ -95,11 +96,7 @@ def leave(code: int) -> NoReturn:
 def explain(error: TunegateError) -> None:
     """One clear message on stderr, with every problem on a line of its own."""
     problems = getattr(error, "problems", None) or []
-    errors.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False)
+    errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
     if len(problems) > 1:
         for problem in problems:
-            errors.print(f"  • {_plain(problem)}")
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
+            errors.print(f"  • {escape(problem)}")

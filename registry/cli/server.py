@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 import msgspec
 import uvicorn
+from msgspec import UNSET
+from rich.markup import escape
 
 from registry import settings
 from registry.api.app import create_app
@@ -29,11 +31,12 @@ def serve(host: str, port: int) -> None:
     registry, first_start = open_registry(home)
     address = f"http://{host}:{listener.getsockname()[1]}"
     out = console()
-    out.print(f"tunegate serves {home.root} at [bold]{address}/[/]")
+    out.print(f"tunegate serves {escape(str(home.root))} at [bold]{address}/[/]")
     if first_start:
-        out.print(f"  made a signing key: {home.signing_key} (public: {home.public_keys})")
-        out.print(f"  made an admin token: {home.admin_token}")
-        out.print(f"  try: TUNEGATE_URL={address} TUNEGATE_TOKEN=$(cat '{home.admin_token}') tunegate adapter list")
+        out.print(f"  made a signing key: {home.signing_key} (public: {home.public_keys})", markup=False)
+        out.print(f"  made an admin token: {home.admin_token}", markup=False)
+        token_from = f"TUNEGATE_TOKEN=$(cat '{home.admin_token}')"
+        out.print(f"  try: TUNEGATE_URL={address} {token_from} tunegate adapter list", markup=False)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     config = uvicorn.Config(create_app(registry), log_config=None, access_log=False, timeout_graceful_shutdown=10)
     uvicorn.Server(config).run(sockets=[listener])
@@ -75,7 +78,12 @@ def create_token(role: str, person: str, scope: str | None, days: int) -> None:
     """Make a token; its secret is shown once."""
     with connected() as client:
         made = client.create_token(CreateToken(role=Role(role), person=person, scope=scope, expires_days=days))
-    show(made, str(made.secret))
+    if made.secret is UNSET:
+        raise InvalidRequest(
+            f"token {made.token.id} was made, but its secret was lost with the connection; revoke it "
+            f"(`tunegate token revoke {made.token.id}`) and make another"
+        )
+    show(made, made.secret)
 
 
 @token.command(name="list")
@@ -84,7 +92,7 @@ def list_tokens() -> None:
     with connected() as client:
         found = client.tokens()
     lines = [
-        f"{one.id}  {one.role:<16} {one.person:<20} {one.scope or 'all adapters':<20} "
+        f"{one.id}  {one.role:<16} {escape(one.person):<20} {escape(one.scope or 'all adapters'):<20} "
         + (f"revoked {one.revoked_at}" if one.revoked_at else f"until {one.expires_at}")
         for one in found
     ]
@@ -108,7 +116,7 @@ def keys(target: Path | None) -> None:
         found = client.keys()
     if target:
         target.write_bytes(msgspec.json.encode(found))
-    show(found, f"{len(found.keys)} keys written to {target}" if target else None)
+    show(found, f"{len(found.keys)} keys written to {escape(str(target))}" if target else None)
 
 
 @click.group()
@@ -124,7 +132,7 @@ def audit_verify(journal: Path | None) -> None:
     try:
         head = verify_chain(path)
     except StorageDamaged as error:
-        show({"valid": False, "reason": str(error)}, f"[red]broken[/]: {error}")
+        show({"valid": False, "reason": str(error)}, f"[red]broken[/]: {escape(str(error))}")
         leave(NO_GO)
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from None

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+from rich.markup import escape
 
 from registry import settings
 from registry.cli.adapters import find_training
@@ -45,7 +46,7 @@ def preflight(data: Path, seed: int) -> None:
     found = load("trainer.preflight", None).preflight(data, seed)
     splits = ", ".join(f"{count} {split}" for split, count in found.splits.items())
     lines = [f"{found.rows} rows, {len(found.duplicates)} exact duplicates; {splits}"]
-    lines += [f"[yellow]warning:[/] {warning}" for warning in found.warnings]
+    lines += [f"[yellow]warning:[/] {escape(warning)}" for warning in found.warnings]
     show(found.as_json(), "\n".join(lines))
 
 

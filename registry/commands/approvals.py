@@ -8,7 +8,7 @@ from registry.commands.context import Context, Outcome
 from registry.commands.gate import assess
 from registry.commands.versions import base_of, describe, find_version
 from registry.errors import Conflict, Forbidden, GateNotSatisfied, NotFound, PreconditionFailed
-from registry.events import AliasMoved, VersionRevoked
+from registry.events import AliasMoved, AnyEvent, JobFailed, VersionRevoked
 from registry.names import check_alias
 from registry.records import AliasInfo, GateReport, Promote, Revoke, Rollback, State, Verdict
 from registry.storage.views import StoredAlias, StoredVersion
@@ -60,7 +60,12 @@ def revoke(context: Context, adapter: str, number: int, request: Revoke) -> Outc
     revoked = stored._replace(state=State.REVOKED)
     if stored.state is State.REVOKED:
         return Outcome(describe(context, revoked))
-    return Outcome(describe(context, revoked), [VersionRevoked(adapter=adapter, number=number, reason=request.reason)])
+    events: list[AnyEvent] = [VersionRevoked(adapter=adapter, number=number, reason=request.reason)]
+    job = context.view.job_of(adapter, number)
+    if job and job.state in ("queued", "claimed"):
+        # Otherwise its evidence would decide the gate, and with it the state, of a version that is gone.
+        events.append(JobFailed(id=job.id, fence=job.fence, reason=f"{stored.ref} was revoked", final=True))
+    return Outcome(describe(context, revoked), events)
 
 
 def alias_info(alias: StoredAlias) -> AliasInfo:

@@ -120,7 +120,8 @@ def _desk(context: Context, campaign: StoredCampaign) -> _Desk | None:
     assignments = context.view.assignments(campaign.id)
     by_person: dict[str, int] = {}
     for one in assignments:
-        by_person[one.person] = by_person.get(one.person, 0) + (one.state == "rated")
+        if one.state == "rated":  # who only looked takes nobody's place
+            by_person[one.person] = by_person.get(one.person, 0) + 1
     if plan.why_not_review(person, stored.submitter, by_person):
         return None
     wanted = context.view.policy(campaign.policy).review.outputs

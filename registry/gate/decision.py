@@ -16,6 +16,7 @@ from registry.records import (
     Check,
     Evidence,
     GateReport,
+    PerplexityEvidence,
     Plain,
     Policy,
     RatingRow,
@@ -98,13 +99,14 @@ def effect(case: Case) -> Check:
     check = _Draft("effect", {"canaries": len(ENGINE_CANARIES) + 1})
     if case.evidence is None:
         return check.to(Status.PENDING, "not evaluated yet")
-    if distrust := _distrust(case.evidence):
+    if distrust := _foreign(case, case.evidence) or _distrust(case.evidence):
         return check.to(Status.INVALID, distrust)
-    canary = next((canary for canary in case.evidence.canaries if canary.name == EFFECT_CANARY), None)
-    if canary is None or not math.isfinite(canary.observed):
+    found = [canary for canary in case.evidence.canaries if canary.name == EFFECT_CANARY]
+    if len(found) != 1 or not math.isfinite(found[0].observed) or not math.isfinite(found[0].limit):
         return check.to(Status.INVALID, f"canary {EFFECT_CANARY} was not measured")
+    canary = found[0]
     seen: dict[str, Plain] = {"change_nats": canary.observed, "noise_nats": canary.limit}
-    if not canary.passed:
+    if not canary.passed or canary.observed <= canary.limit:
         return check.to(
             Status.FAIL, f"the adapter does not change the served log-probabilities: {canary.detail}", **seen
         )
@@ -124,6 +126,8 @@ def perplexity(case: Case) -> Check:
     if stop := _unusable(case, rule.suite, found.suite if found else None, found.candidate.clusters if found else None):
         return check.to(*stop)
     assert found is not None
+    if contradiction := _contradiction(found):
+        return check.to(Status.INVALID, contradiction)
     try:
         value = exponential(clustered_ratio(found.candidate, rule.confidence))
         ratio = exponential(clustered_ratio(found.difference, rule.confidence))
@@ -154,6 +158,8 @@ def accuracy(case: Case) -> Check:
     if stop := _unusable(case, rule.suite, found.suite if found else None, found.n if found else None):
         return check.to(*stop)
     assert found is not None
+    if not 0 <= found.correct - found.clean_correct <= found.n - found.clean_n:
+        return check.to(Status.INVALID, "the clean items are not a part of all items")
     try:
         value = wilson(found.clean_correct, found.clean_n, rule.confidence)
     except ValueError as error:
@@ -162,7 +168,7 @@ def accuracy(case: Case) -> Check:
         status = Status.PASS if value.value >= rule.min else Status.FAIL
     else:
         status = _side(value, minimum=rule.min)
-    reason = f"{value.value:.1%} of {found.clean_n}, lower bound {value.lower:.1%}, at least {rule.min:.0%} needed"
+    reason = f"{value.value:.1%} of {found.clean_n}, lower bound {value.lower:.2%}, at least {rule.min:.0%} needed"
     if found.clean_n < found.n:
         reason += f" ({found.n - found.clean_n} contaminated items left out)"
     return check.to(
@@ -213,9 +219,10 @@ def contamination(case: Case) -> Check:
     limit, suite = case.subject.policy.provenance.max_contaminated, case.subject.policy.accuracy.suite
     check = _Draft("contamination", {"max": limit}, suite)
     listed = case.evidence.contamination if case.evidence else None
-    if case.evidence is not None and listed is None and not case.subject.policy.provenance.require_training_record:
+    known = case.subject.has_training_record or case.subject.policy.provenance.require_training_record
+    if case.evidence is not None and listed is None and not known:
         return check.to(Status.PASS, "no training data to compare with, and the policy does not ask for any")
-    found = next((one for one in listed or () if one.suite == suite), None)
+    found = max((one for one in listed or () if one.suite == suite), key=lambda one: one.contaminated, default=None)
     if stop := _unusable(case, suite, found.suite if found else None, found.n if found else None, measured=False):
         return check.to(*stop)
     assert found is not None
@@ -304,13 +311,36 @@ class _Draft(NamedTuple):
 
 def _distrust(evidence: Evidence) -> str | None:
     """Why no number of this engine may be believed, or None."""
-    canaries = {canary.name: canary for canary in evidence.canaries}
     for name in ENGINE_CANARIES:
-        canary = canaries.get(name)
-        if canary is None:
+        found = [canary for canary in evidence.canaries if canary.name == name]
+        if not found:
             return f"canary {name} was not run"
-        if not canary.passed or not math.isfinite(canary.observed):
-            return f"canary {name} failed: {canary.detail}"
+        for canary in found:
+            measured = math.isfinite(canary.observed) and math.isfinite(canary.limit)
+            if not (canary.passed and measured and canary.observed <= canary.limit):
+                return f"canary {name} failed: {canary.detail}"
+    return None
+
+
+def _foreign(case: Case, evidence: Evidence) -> str | None:
+    """Why this evidence says nothing about this version, or None."""
+    if evidence.manifest == case.subject.digest:
+        return None
+    return f"measured on {evidence.manifest}, this version is {case.subject.digest}"
+
+
+def _contradiction(found: PerplexityEvidence) -> str | None:
+    """Why the three sums cannot be of the same conversations, or None."""
+    parts = (found.candidate, found.base, found.difference)
+    if len({(part.clusters, part.n) for part in parts}) != 1:
+        return "candidate, base and difference do not cover the same conversations"
+    if not all(math.isfinite(part.x) for part in parts):
+        return "a sum of log-likelihoods is not finite"
+    if found.candidate.x < 0 or found.base.x < 0:
+        return "a negative log-likelihood below zero is that of no model"
+    # The sums come from separate roundings of the same scores; one part in a million is rounding.
+    if abs(found.candidate.x - found.base.x - found.difference.x) > 1e-6 * (1 + found.candidate.x + found.base.x):
+        return "the difference is not candidate minus base"
     return None
 
 
@@ -320,6 +350,8 @@ def _unusable(
     """Why this part of the evidence cannot be judged, or None: missing, another suite, incomplete, distrusted."""
     if case.evidence is None:
         return Status.PENDING, "not evaluated yet"
+    if foreign := _foreign(case, case.evidence):
+        return Status.INVALID, foreign
     if measured_on is None or n is None:
         return Status.INVALID, "missing from the evidence"
     if measured_on != suite:

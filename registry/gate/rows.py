@@ -15,14 +15,18 @@ from registry.records import (
 )
 
 _RELATIVE_TOLERANCE = 1e-6
+_MOST_NATS = 1e9  # for one conversation; larger ones, infinity and NaN cannot be added up
 
 
 def contradictions(evidence: Evidence, rows: Sequence[ItemRow]) -> list[str]:
     """Every number of the evidence that the rows do not add up to."""
     by_suite: dict[tuple[str, str], dict[str, ItemRow]] = {}
-    for row in rows:
-        by_suite.setdefault((row.suite, row.subject), {})[row.item] = row
     found = list(_finite(evidence))
+    for row in rows:
+        listed = by_suite.setdefault((row.suite, row.subject), {})
+        if row.item in listed:
+            found.append(f"{row.suite}: item {row.item!r} has two rows for the {row.subject}")
+        listed[row.item] = row
     for part in (evidence.perplexity, evidence.accuracy, evidence.forgetting, evidence.outputs):
         if part is not None:
             candidate = by_suite.get((part.suite, "candidate"), {})
@@ -55,6 +59,7 @@ def _compare(part: Part, candidate: Rows, base: Rows) -> Iterator[str]:
             yield from _same("difference sums", part.difference, _moments(candidate, minus=base))
         case AccuracyEvidence():
             clean = [row for row in candidate.values() if not row.contaminated]
+            yield from _unjudged(candidate)
             yield from _count("n", part.n, len(candidate))
             yield from _count("correct", part.correct, _right(candidate))
             yield from _count("clean_n", part.clean_n, len(clean))
@@ -63,6 +68,8 @@ def _compare(part: Part, candidate: Rows, base: Rows) -> Iterator[str]:
             if candidate.keys() != base.keys():
                 yield "base and candidate answered different items"
                 return
+            yield from _unjudged(candidate)
+            yield from _unjudged(base)
             pairs = [(bool(base[item].correct), bool(row.correct)) for item, row in candidate.items()]
             yield from _count("n", part.n, len(candidate))
             yield from _count("base_correct", part.base_correct, _right(base))
@@ -70,7 +77,8 @@ def _compare(part: Part, candidate: Rows, base: Rows) -> Iterator[str]:
             yield from _count("lost", part.lost, pairs.count((True, False)))
             yield from _count("gained", part.gained, pairs.count((False, True)))
         case OutputsEvidence():
-            yield from _count("n", part.n, sum(row.output is not None for row in candidate.values()))
+            shown = [row for row in candidate.values() if row.prompt is not None and row.output is not None]
+            yield from _count("n", part.n, len(shown))
         case ContaminationEvidence():
             yield from _count("n", part.n, len(candidate))
             yield from _count(
@@ -90,7 +98,10 @@ def _moments(rows: Rows, minus: Rows | None = None) -> Moments | str:
             return f"item {item!r} has no score"
         if other is not None and other.n_tokens != row.n_tokens:
             return f"item {item!r} has {row.n_tokens} tokens for the candidate and {other.n_tokens} for the base"
-        pairs.append((row.nll_nats - (other.nll_nats or 0.0 if other else 0.0), float(row.n_tokens)))
+        nats = row.nll_nats - (other.nll_nats or 0.0 if other else 0.0)
+        if not abs(nats) < _MOST_NATS:
+            return f"item {item!r} has a score of {row.nll_nats} nats, which is that of no model"
+        pairs.append((nats, float(row.n_tokens)))
     return moments(pairs)
 
 
@@ -119,6 +130,13 @@ def _same(what: str, stated: Moments, found: Moments | str) -> Iterator[str]:
 def _count(what: str, stated: int, found: int) -> Iterator[str]:
     if stated != found:
         yield f"{what} is stated as {stated}, the rows give {found}"
+
+
+def _unjudged(rows: Rows) -> Iterator[str]:
+    """An answer that nobody compared counts as wrong; in the base, that would make the adapter look better."""
+    for item, row in rows.items():
+        if row.correct is None:
+            yield f"item {item!r} of the {row.subject} says neither right nor wrong"
 
 
 def _right(rows: Rows) -> int:

@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 from registry.records import Moments
 
+# What cancellation may leave of a sum of squares that is zero, relative to its terms.
+_ROUNDING = 1e-9
+
 
 class Interval(NamedTuple):
     """A point estimate with its one-sided lower and upper bound."""
@@ -26,7 +29,8 @@ def z_quantile(confidence: float) -> float:
 def t_quantile(confidence: float, degrees: int) -> float:
     """One-sided Student t quantile by the expansion 26.7.5 of Abramowitz & Stegun (1964).
 
-    For 19 or more degrees of freedom, the only ones used here, the error is below 1e-5.
+    For 19 or more degrees of freedom, the only ones used here, the error is below 2e-5 up to confidence 0.975, and
+    below 0.003 at 0.9999, the highest that a policy may ask for.
 
     >>> round(t_quantile(0.95, 29), 4), round(t_quantile(0.975, 99), 4)
     (1.6991, 1.9842)
@@ -53,7 +57,8 @@ def wilson(successes: int, n: int, confidence: float) -> Interval:
     centre = p + z * z / (2 * n)
     spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return Interval(p, max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale))
+    # p itself bounds the bounds: at 0 and at n rounding would put them a hair beyond it.
+    return Interval(p, max(0.0, min(p, (centre - spread) / scale)), min(1.0, max(p, (centre + spread) / scale)))
 
 
 def clustered_ratio(moments: Moments, confidence: float) -> Interval:
@@ -61,14 +66,18 @@ def clustered_ratio(moments: Moments, confidence: float) -> Interval:
 
     SE = sqrt(C/(C-1) * sum_i (x_i - r*n_i)^2) / sum(n): tokens of one conversation are not independent, conversations
     are. Perplexity is exp of this ratio, and so are its bounds. Source: Cochran, Sampling Techniques, 1977, 6.3.
-    Raises ValueError for fewer than 20 clusters, no tokens, or anything not finite.
+    Raises ValueError for fewer than 20 clusters, no tokens, anything not finite, and for sums of squares that no data
+    can have: taken at their word, they would make an interval of no width.
     """
     values = (moments.x, moments.n, moments.xx, moments.xn, moments.nn)
     if moments.clusters < 20 or moments.n <= 0 or not all(map(math.isfinite, values)):
         raise ValueError(f"{moments.clusters} clusters with {moments.n} tokens cannot bear an interval (20 are needed)")
     ratio = moments.x / moments.n
-    squares = max(0.0, moments.xx - 2 * ratio * moments.xn + ratio * ratio * moments.nn)
-    error = math.sqrt(moments.clusters / (moments.clusters - 1) * squares) / moments.n
+    squares = moments.xx - 2 * ratio * moments.xn + ratio * ratio * moments.nn
+    scale = moments.xx + ratio * ratio * moments.nn
+    if not (math.isfinite(squares) and moments.nn > 0 and squares >= -_ROUNDING * scale):
+        raise ValueError("the sums of squares are not those of any data")
+    error = math.sqrt(moments.clusters / (moments.clusters - 1) * max(0.0, squares)) / moments.n
     reach = t_quantile(confidence, moments.clusters - 1) * error
     return Interval(ratio, ratio - reach, ratio + reach)
 

@@ -26,7 +26,8 @@ def order_for(person: str, items: Iterable[str], secret: bytes, campaign: str) -
 
 def assignment_id(person: str, item: str, secret: bytes, campaign: str) -> str:
     """Opaque to whoever has not the secret: names neither item nor campaign nor person."""
-    return hmac.new(secret, f"assignment {campaign} {person} {item}".encode(), hashlib.sha256).hexdigest()[:32]
+    # NUL stands in no person's name, so that 'ada b' rating 'c' is never 'ada' rating 'b c'.
+    return hmac.new(secret, f"assignment {campaign}\0{person}\0{item}".encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def item_hash(manifest: str, evidence: str, item: str, prompt: str, output: str) -> str:

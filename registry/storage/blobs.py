@@ -107,6 +107,10 @@ class Upload:
         except BlockingIOError:
             os.close(self._fd)
             raise Conflict(f"blob sha256:{sha256} is being uploaded by someone else; ask again in a moment") from None
+        if not _is_at(part, self._fd):
+            # Published or given up between open and lock: writing now would change what others already read.
+            os.close(self._fd)
+            raise Conflict(f"blob sha256:{sha256} was just uploaded by someone else; ask again in a moment")
         self._open = True
         os.ftruncate(self._fd, offset)
         if offset:
@@ -164,6 +168,14 @@ class Upload:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageFull("no space left for blobs; free some and try again") from None
             raise StorageDamaged(f"the blob could not be written: {error.strerror}") from None
+
+
+def _is_at(path: Path, fd: int) -> bool:
+    """Whether the open file is still the one that the path names."""
+    try:
+        return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def _chunks(fd: int, size: int) -> Iterator[bytes]:

@@ -196,7 +196,7 @@ def _open_existing(path: Path, staging: Path, blobs: LocalBlobs) -> Catalog | No
     try:
         catalog = Catalog(path, staging, blobs)
     except duckdb.Error as error:
-        if "lock" in str(error):
+        if "Could not set lock" in str(error):
             raise StorageDamaged(f"{path} is in use by another process; stop it first") from None
         _set_aside(path)
         return None

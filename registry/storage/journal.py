@@ -113,11 +113,15 @@ class FileJournal:
             raise StorageDamaged(
                 f"{path} is in use by another tunegate process; stop it, or give this one another TUNEGATE_HOME"
             ) from None
-        if created:
-            os.fsync(self._fd)
-            sync_directory(path.parent)
         self._broken = False
-        self._head, self._size = self._recover()
+        try:
+            if created:
+                os.fsync(self._fd)
+                sync_directory(path.parent)
+            self._head, self._size = self._recover()
+        except BaseException:
+            os.close(self._fd)
+            raise
 
     @property
     def head(self) -> Head:
@@ -196,14 +200,14 @@ class FileJournal:
 def verify_chain(path: Path) -> Head:
     """Check every entry of a journal file without touching it; the head it leads to.
 
-    Raises StorageDamaged at the first entry that does not verify. A torn tail counts as damage only if more follows.
+    Raises StorageDamaged at the first entry that does not verify. A torn tail, which has no line end, is no damage.
     """
     head = Head(0, GENESIS)
     with path.open("rb") as file:
         for raw in file:
             following = _follow(head, raw)
             if following is None:
-                if file.read(1):
+                if raw.endswith(b"\n") or file.read(1):
                     raise StorageDamaged(f"the entry after number {head.seq} does not verify")
                 break
             head = following

@@ -109,7 +109,7 @@ async def _page(request: AnyRequest, template: str, question: Callable[[Context]
 
 def _render(template: str, values: dict[str, Any], status: int) -> Response[str]:
     html = _environment.get_template(template).render(values)
-    return Response(html, status_code=status, media_type="text/html; charset=utf-8", headers=_HEADERS)
+    return Response(html, status_code=status, media_type="text/html", headers=_HEADERS)
 
 
 def _versions(context: Context, adapter: str) -> list[VersionInfo]:

@@ -1,0 +1,356 @@
+"""The real thing, small: real training, a real server, real vLLM, real SIGKILLs; only the model knows nothing.
+
+The story is told once, by fixtures that each other build on; the tests look at its chapters.
+"""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from engine_contract import CONTRACT, Promise
+from factories import SUITES, make_suite
+from site_under_test import KINDS
+from tiny_base import build_tiny_base
+
+from evaluator.engine import EngineDied, EngineRefused, Prompt
+from evaluator.vllm_process import EngineSettings, VllmProcess
+from registry.client import Client, describe_base
+from registry.records import CreateToken, Rating, Role, State, Verdict
+from registry.settings import Home
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
+
+TEXTS = [[0, 50, 60, 70, 80, 90, 1, 201], [0, 51, 61], [0, *range(40, 70), 1]]
+ITEMS = {"perplexity": 24, "accuracy": 16, "forgetting": 40, "review": 8}
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": "2"}
+# Nothing here is about how good a model of random weights is: every check is measured, every bound lets it pass.
+POLICY = """
+[perplexity]
+max = 1e6
+max_ratio_to_base = 1000.0
+[accuracy]
+min = 0.0
+[forgetting]
+margin = 1.0
+[review]
+outputs = 3
+[provenance]
+max_contaminated = 1.0
+"""
+RECIPE = """
+name = "tiny"
+base = "tiny"
+data = "train.jsonl"
+system = "Answer shortly."
+seed = 3
+[lora]
+rank = 8
+alpha = 16.0
+[training]
+learning_rate = 5e-3
+epochs = 12.0
+batch_size = 4
+accumulate = 2
+checkpoint_steps = 4
+[replay]
+prompts = "replay.jsonl"
+rows = 6
+max_new_tokens = 8
+"""
+
+
+class Stack(NamedTuple):
+    """A home with a tiny base, a served registry and everyone's tokens."""
+
+    home: Home
+    url: str
+    tokens: dict[str, str]
+
+    def start(self, who: str, *arguments: str, **pipes: Any) -> "subprocess.Popen[str]":
+        environment = {
+            **os.environ,
+            **OFFLINE,
+            "TUNEGATE_HOME": str(self.home.root),
+            "TUNEGATE_URL": self.url,
+            "TUNEGATE_TOKEN": self.tokens.get(who, ""),
+        }
+        return subprocess.Popen([sys.executable, "-m", "registry", *arguments], env=environment, text=True, **pipes)
+
+    def tunegate(self, who: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """One command to its end; its exit code is the caller's to judge."""
+        process = self.start(who, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            said, errors = process.communicate(timeout=240)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(arguments, process.returncode, said, errors)
+
+    def succeed(self, who: str, *arguments: str) -> str:
+        done = self.tunegate(who, *arguments)
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def client(self, who: str) -> Client:
+        return Client(self.url, self.tokens[who])
+
+
+class Trained(NamedTuple):
+    """A run that was killed once; the steps of the checkpoints there were when it died and when it went on."""
+
+    recipe: Path
+    adapter: Path
+    record: dict[str, Any]
+    left_at: set[int]
+    seen_later: set[int]
+
+
+class Evaluated(NamedTuple):
+    """A version whose first worker was killed; its result files as that one left them."""
+
+    ref: str
+    left: dict[Path, bytes]
+    said: str
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    root = tmp_path_factory.mktemp("stack")
+    home = Home(root / "home")
+    build_tiny_base(home.bases / "tiny")
+    with _served(home, root / "serve.log") as url:
+        tokens = {"admin": home.admin_token.read_text().strip()}
+        people = {role.value: role for role in (Role.CI, Role.EVALUATOR, Role.RELEASE_MANAGER, Role.CONSUMER)}
+        people |= {f"reviewer-{number}": Role.REVIEWER for number in (1, 2, 3)}
+        with Client(url, tokens["admin"]) as client:
+            for name, role in people.items():
+                tokens[name] = str(client.create_token(CreateToken(role=role, person=name)).secret)
+        yield Stack(home, url, tokens)
+
+
+@pytest.fixture(scope="module")
+def trained(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("recipe")
+    (folder / "recipe.toml").write_text(RECIPE)
+    _write_lines(folder / "train.jsonl", _training_rows(60))
+    _write_lines(folder / "replay.jsonl", [{"prompt": f"Who painted picture {n}?"} for n in range(6)])
+    (folder / "policy.toml").write_text(POLICY)
+    command = ("--json", "train", str(folder / "recipe.toml"))
+
+    first = stack.start("ci", *command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _wait(lambda: max(_checkpoints(stack.home), default=0) >= 8 or first.poll() is not None)
+    _kill(first)
+    left_at = _checkpoints(stack.home)
+
+    second = stack.start("ci", *command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    seen: set[int] = set()
+    _wait(lambda: seen.update(_checkpoints(stack.home)) or second.poll() is not None, pause=0.005)
+    said, _ = second.communicate(timeout=60)
+    assert second.returncode == 0
+    found = json.loads(said)
+    return Trained(folder / "recipe.toml", Path(found["directory"]), found["training"], left_at, seen)
+
+
+@pytest.fixture(scope="module")
+def evaluated(stack: Stack, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+    folder = tmp_path_factory.mktemp("suites")
+    for section, name in SUITES.items():
+        for path, data in make_suite(name, KINDS[section], ITEMS[section]).items():
+            target = folder / name / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+    (folder / "policy.toml").write_text(POLICY)
+    stack.succeed("admin", "suite", "push", *(str(folder / name) for name in SUITES.values()))
+    stack.succeed("admin", "adapter", "create", "bot", "--base", "tiny", "--policy", str(folder / "policy.toml"))
+    pushed = json.loads(stack.succeed("ci", "--json", "push", str(trained.adapter), "--adapter", "bot"))
+
+    results = stack.home.cache / "results"
+    first = stack.start("evaluator", "worker", "--once", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _wait(lambda: len(list(results.glob("*.jsonl"))) >= 3 or first.poll() is not None)
+    _kill(first)
+    left = {path: path.read_bytes() for path in results.glob("*.jsonl")}
+
+    said = ""
+    with stack.client("admin") as client:
+
+        def measured() -> bool:
+            nonlocal said
+            said += stack.succeed("evaluator", "worker", "--once")
+            return client.version(pushed["ref"]).state not in (State.SUBMITTED, State.EVALUATING)
+
+        _wait(measured, pause=2.0)
+    return Evaluated(pushed["ref"], left, said)
+
+
+# -- the chapters -------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_trainer_goes_on_from_its_checkpoint(trained: Trained) -> None:
+    assert trained.left_at and max(trained.left_at) < trained.record["metrics"]["steps"]
+    assert min(trained.seen_later) >= max(trained.left_at)
+    assert not (trained.adapter.parent / "checkpoints").exists()
+
+
+def test_every_row_is_accounted_for_in_the_training_record(trained: Trained) -> None:
+    rows = trained.record["rows"]
+    assert rows["train"] + rows["validation"] + rows["test"] == 60 and rows["duplicate"] == 1
+    # A base of random weights ends no sentence in eight tokens: nothing of what it says is fit to be held.
+    assert rows.get("replay", 0) + rows.get("empty", 0) == 6
+    assert (trained.adapter.parent / "ledger.parquet").exists() and trained.record["metrics"]["train_loss"] > 0
+
+
+def test_a_finished_run_is_found_finished(stack: Stack, trained: Trained) -> None:
+    before = (trained.adapter.parent / "training.json").stat().st_mtime_ns
+    again = json.loads(stack.succeed("ci", "--json", "train", str(trained.recipe)))
+    assert again["training"] == trained.record
+    assert (trained.adapter.parent / "training.json").stat().st_mtime_ns == before
+
+
+def test_a_killed_worker_goes_on_with_what_it_measured(stack: Stack, evaluated: Evaluated) -> None:
+    assert any(evaluated.left.values()), "the first worker was killed before it had measured anything"
+    for path, left in evaluated.left.items():
+        whole = left[: left.rfind(b"\n") + 1]
+        assert path.read_bytes().startswith(whole)
+    for path in (stack.home.cache / "results").glob("*.jsonl"):
+        items = [json.loads(line)["item"] for line in path.read_text().splitlines()]
+        assert len(items) == len(set(items)), "an item was measured twice"
+
+
+def test_every_check_is_measured_and_every_canary_passes(stack: Stack, evaluated: Evaluated) -> None:
+    with stack.client("admin") as client:
+        version, report = client.version(evaluated.ref), client.gate(evaluated.ref)
+    assert version.state is State.IN_REVIEW, report
+    status = {check.kind: check.status for check in report.checks}
+    assert status.pop("review") == "pending"
+    assert set(status.values()) == {"pass"}
+    assert {"inspection", "effect", "perplexity", "accuracy", "forgetting", "provenance", "contamination"} <= set(
+        status
+    )
+    engine = report.evaluated_with
+    assert engine is not None and (engine.engine, engine.serving) == ("vllm", "lora")
+    assert version.evidence is not None and len(version.evidence.canaries) == 5
+    assert [canary for canary in version.evidence.canaries if not canary.passed] == []
+
+
+def test_an_approved_version_is_pulled_and_verified_offline(stack: Stack, evaluated: Evaluated, tmp_path: Path) -> None:
+    assert stack.tunegate("release-manager", "promote", evaluated.ref).returncode == 1
+    for number in (1, 2, 3):
+        with stack.client(f"reviewer-{number}") as client:
+            while (item := client.next_assignment()) is not None:
+                client.rate(item.id, Rating(clarity=5, relevance=5, safety=5, accuracy=5, hallucination=False))
+    with stack.client("admin") as client:
+        assert client.gate(evaluated.ref).verdict is Verdict.GO
+    stack.succeed("release-manager", "promote", evaluated.ref)
+    out, keys = tmp_path / "out", tmp_path / "keys.json"
+    stack.succeed("consumer", "keys", "--to", str(keys))
+    stack.succeed("consumer", "pull", "bot@approved", "--to", str(out))
+
+    assert stack.tunegate("nobody", "verify", str(out), "--keys", str(keys)).returncode == 0
+    weights = out / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert stack.tunegate("nobody", "verify", str(out), "--keys", str(keys)).returncode == 1
+
+
+# -- the engine alone ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def engine(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmProcess]:
+    base = stack.home.bases / "tiny"
+    settings = EngineSettings(base=base, base_digest=describe_base(base).digest, rank=8)
+    started = VllmProcess(settings, tmp_path_factory.mktemp("engine") / "engine.log")
+    yield started
+    started.close()
+
+
+@pytest.mark.parametrize("promise", CONTRACT, ids=lambda promise: promise.__name__)
+def test_the_real_engine_keeps(promise: Promise, engine: VllmProcess, trained: Trained) -> None:
+    promise(engine, trained.adapter, TEXTS)
+
+
+def test_an_adapter_above_the_engines_rank_is_refused(engine: VllmProcess, trained: Trained, tmp_path: Path) -> None:
+    """The next two tests leave the engine unusable, so they come last."""
+    config = json.loads((trained.adapter / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "r": 64}))
+    (tmp_path / "adapter_model.safetensors").write_bytes((trained.adapter / "adapter_model.safetensors").read_bytes())
+    with pytest.raises(EngineRefused, match="rank"):
+        list(engine.score([Prompt(TEXTS[0], tmp_path)]))
+
+
+def test_a_killed_engine_is_noticed_and_its_last_words_are_told(engine: VllmProcess) -> None:
+    engine._child.kill()
+    with pytest.raises(EngineDied, match="the engine"):
+        list(engine.score([Prompt(TEXTS[0], None)]))
+
+
+# -- helpers ------------------------------------------------------------------------------------------------------
+
+
+def _training_rows(n: int) -> list[dict[str, str]]:
+    rows = [
+        {"instruction": f"Where is shelf {i} please?", "output": f"Shelf {i} is in aisle {i % 7}."} for i in range(n)
+    ]
+    return [*rows, rows[0]]
+
+
+def _write_lines(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _checkpoints(home: Home) -> set[int]:
+    """Steps of the checkpoints that are complete."""
+    states = home.runs.glob("*/checkpoints/checkpoint-*/trainer_state.json")
+    return {int(path.parent.name.rpartition("-")[2]) for path in states}
+
+
+def _wait(ready: Callable[[], Any], *, seconds: float = 240.0, pause: float = 0.05) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(pause)
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    assert process.poll() is None, "it was over before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=30)
+
+
+@contextlib.contextmanager
+def _served(home: Home, log: Path) -> Iterator[str]:
+    """`tunegate serve` on a free port of 127.0.0.1."""
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "registry", "serve", "--port", "0"],
+            env={**os.environ, "TUNEGATE_HOME": str(home.root)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        found: list[str] = []
+
+        def ready() -> bool:
+            found.extend(re.findall(r"at (http://127\.0\.0\.1:\d+)", log.read_text()))
+            assert server.poll() is None, log.read_text()
+            return bool(found)
+
+        _wait(ready, seconds=60)
+        with Client(found[0]) as client:
+            _wait(client.ready, seconds=60)
+        yield found[0]
+    finally:
+        server.terminate()
+        try:
+            server.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()

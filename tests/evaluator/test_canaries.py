@@ -1,0 +1,80 @@
+"""Each canary fails when it must: an engine that is wrong in one way fails the canary for it."""
+
+import math
+from pathlib import Path
+
+import pytest
+from factories import make_adapter
+from fake_engine import FakeEngine, Faults
+
+from evaluator.canaries import run_canaries, trusted
+from evaluator.engine import EngineDied, EngineRefused
+from registry.records import Canary
+
+TEXTS = [list(text.encode()) for text in ("How long is the warranty?", "hello", "It is 3 years, ok.")]
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    for name, data in make_adapter().items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def canaries_of(adapter: Path, **faults: object) -> dict[str, Canary]:
+    return {one.name: one for one in run_canaries(FakeEngine(Faults(**faults)), TEXTS, adapter)}  # type: ignore[arg-type]
+
+
+def failing(found: dict[str, Canary]) -> set[str]:
+    return {name for name, canary in found.items() if not canary.passed}
+
+
+def test_a_sound_engine_and_adapter_pass_all_five(adapter: Path) -> None:
+    found = canaries_of(adapter)
+    assert set(found) == {"noise_floor", "base_beside_adapter", "adapter_effect", "echo", "finite"}
+    assert failing(found) == set() and trusted(list(found.values()))
+
+
+def test_base_rows_with_the_adapters_weights_are_found(adapter: Path) -> None:
+    found = canaries_of(adapter, leaks=True)
+    assert failing(found) == {"base_beside_adapter"} and not trusted(list(found.values()))
+    assert found["base_beside_adapter"].observed == pytest.approx(0.5)
+
+
+def test_an_adapter_without_effect_is_found_and_is_not_the_engines_fault(adapter: Path) -> None:
+    found = canaries_of(adapter, deaf=True)
+    assert failing(found) == {"adapter_effect"} and trusted(list(found.values()))
+
+
+def test_noise_is_measured_and_too_much_of_it_is_no_measurement(adapter: Path) -> None:
+    quiet, loud = canaries_of(adapter, noise=0.01), canaries_of(adapter, noise=0.3)
+    assert quiet["noise_floor"].passed and quiet["noise_floor"].observed == pytest.approx(0.01)
+    assert "noise_floor" in failing(loud) and not trusted(list(loud.values()))
+
+
+def test_an_effect_must_stand_out_of_the_noise(adapter: Path) -> None:
+    """The adapter moves every score by 0.2 nats or more; with noise of 0.2 that proves nothing."""
+    assert "adapter_effect" not in failing(canaries_of(adapter, noise=0.01))
+    assert "adapter_effect" in failing(canaries_of(adapter, noise=0.2))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 0.5, -9999.0])
+def test_a_value_that_is_no_log_probability_is_found(adapter: Path, bad: float) -> None:
+    found = canaries_of(adapter, bad=bad)
+    assert "finite" in failing(found) and not trusted(list(found.values()))
+    assert all(math.isfinite(canary.observed) and math.isfinite(canary.limit) for canary in found.values())
+
+
+def test_a_missing_score_is_found(adapter: Path) -> None:
+    found = canaries_of(adapter, short=True)
+    assert failing(found) == {"echo"}
+    assert found["echo"].observed == 4 * len(TEXTS)
+
+
+def test_a_dying_or_refusing_engine_is_no_canary_result(adapter: Path) -> None:
+    with pytest.raises(EngineDied):
+        run_canaries(FakeEngine(Faults(dies_after=4)), TEXTS, adapter)
+    with pytest.raises(EngineRefused):
+        run_canaries(FakeEngine(Faults(refuses=True)), TEXTS, adapter)

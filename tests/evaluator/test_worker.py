@@ -1,0 +1,284 @@
+"""The worker against a real registry, with the fake engine: what it posts, what it gives back, what it never does."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from factories import BASE_TENSORS, entry_of, make_adapter, make_training, make_weights
+from fake_engine import ByteRenderer, FakeEngine, Faults
+from site_under_test import DATASET, LEDGER, SMALL_REVIEW, Site
+
+from evaluator import worker
+from evaluator.engine import Engine
+from evaluator.vllm_process import EngineSettings
+from evaluator.worker import Desk, Reporter, Workplace, do_job
+from registry.client import Refused, describe_base
+from registry.records import Base, CreateAdapter, Evidence, Job, State, Status, SubmitVersion, Verdict
+from registry.storage.views import StoredJob
+
+SILENT = Reporter(lambda text: None, lambda done, total, numbers: None)
+CANARY_BASE_PROMPTS = 3 * 8
+
+
+class Lab:
+    """A site with an adapter for a base on disk, and engines that are started as told."""
+
+    def __init__(self, site: Site, folder: Path) -> None:
+        self.site = site
+        self.place = Workplace(folder / "cache", [folder / "bases"])
+        self.engines: list[FakeEngine] = []
+        self.said: list[str] = []
+        self.base = folder / "bases" / "fake"
+        self.base.mkdir(parents=True)
+        for name, data in {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": make_weights()}.items():
+            (self.base / name).write_bytes(data)
+        site.publish_suites()
+        request = CreateAdapter("support-bot", self._base, policy=SMALL_REVIEW, base_tensors=BASE_TENSORS)
+        site.client("admin").create_adapter(request)
+
+    @property
+    def _base(self) -> Base:
+        return Base(id="fake", digest=describe_base(self.base).digest)
+
+    def submit(self, fill: int = 1, dataset: bytes = DATASET) -> str:
+        client, files = self.site.client("ci"), make_adapter(fill=fill)
+        request = SubmitVersion(
+            files=[entry_of(path, data) for path, data in files.items()],
+            training=make_training(base=self._base, dataset=dataset, ledger=LEDGER),
+        )
+        created = client.submit("support-bot", request)
+        for data in (*files.values(), dataset, LEDGER):
+            client.upload(data)
+        return client.complete(created.ref).ref
+
+    def desk(self, *faults: Faults, fingerprint: str = "2") -> Desk:
+        """A desk whose engines have these faults, one after the other; the last kind is started again and again."""
+
+        def start(settings: EngineSettings, log: Path) -> Engine:
+            mine = min(len(self.engines) - before, len(faults) - 1)
+            self.engines.append(FakeEngine(faults[mine] if faults else Faults(), knows, fingerprint))
+            return self.engines[-1]
+
+        before = len(self.engines)
+        return Desk(self.place, start)
+
+    def claim(self) -> Job:
+        job = self.site.client("evaluator").claim(["evaluation"], "test")
+        assert job is not None
+        return job
+
+    def work(self, desk: Desk, job: Job | None = None, step: Callable[[int], None] = lambda done: None) -> StoredJob:
+        """One job to its end; what the registry holds of it then."""
+        job = job or self.claim()
+        report = Reporter(self.said.append, lambda done, total, numbers: step(done))
+        do_job(self.site.client("evaluator"), desk, job, report)
+        stored = self.site.registry.view().job(job.id)
+        assert stored is not None
+        return stored
+
+    def state(self, ref: str) -> State:
+        return self.site.client("admin").version(ref).state
+
+    def evidence(self, ref: str) -> Evidence | None:
+        return self.site.client("admin").version(ref).evidence
+
+    def statuses(self, ref: str) -> dict[str, str]:
+        return {check.name: check.status for check in self.site.client("admin").gate(ref).checks}
+
+
+def knows(question: str, adapted: bool) -> str:
+    """The base knows two thirds of "What is number i?", the adapter all but the first ten."""
+    number = int("".join(filter(str.isdigit, question)) or 0)
+    right = number >= 10 if adapted else number % 3 > 0
+    return f"It is answer{number}." if right else "I do not know."
+
+
+@pytest.fixture
+def lab(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    monkeypatch.setattr(worker, "Renderer", ByteRenderer)  # the real one loads a tokenizer, and with it torch
+    return Lab(site, tmp_path / "lab")
+
+
+def test_a_good_version_goes_to_review_with_evidence_for_every_check(lab: Lab) -> None:
+    ref = lab.submit()
+    assert lab.work(lab.desk()).state == "done"
+    assert lab.state(ref) is State.IN_REVIEW
+    assert set(lab.statuses(ref).values()) == {Status.PASS, Status.PENDING}
+    evidence = lab.evidence(ref)
+    assert evidence is not None and evidence.accuracy is not None and evidence.forgetting is not None
+    assert (evidence.accuracy.correct, evidence.accuracy.n) == (190, 200)
+    assert (evidence.forgetting.lost, evidence.forgetting.gained) == (6, 196)
+    assert evidence.engine.engine == "fake" and all(canary.passed for canary in evidence.canaries)
+    items = list(lab.site.client("admin").items(ref, evidence.accuracy.suite))
+    assert [item.item for item in items if not item.correct] == [f"i{i:04}" for i in range(10)]
+
+
+def test_the_base_is_measured_once_for_all_versions_and_the_engine_stays_warm(lab: Lab) -> None:
+    desk = lab.desk()
+    lab.submit(fill=1)
+    lab.submit(fill=2)
+    lab.work(desk)
+    [engine] = lab.engines
+    assert engine.asked["base"] == CANARY_BASE_PROMPTS + 100 + 600
+    before = dict(engine.asked)
+    lab.work(desk)
+    assert lab.engines == [engine]
+    assert engine.asked["base"] - before["base"] == CANARY_BASE_PROMPTS
+    assert engine.asked["adapter"] == 2 * before["adapter"]
+
+
+def test_another_engine_measures_the_base_anew(lab: Lab) -> None:
+    lab.submit(fill=1)
+    lab.work(lab.desk())
+    lab.submit(fill=2)
+    lab.work(lab.desk(fingerprint="3"))
+    assert lab.engines[1].asked == lab.engines[0].asked
+
+
+def test_an_engine_that_dies_once_is_started_again_and_goes_on(lab: Lab) -> None:
+    ref = lab.submit()
+    lab.work(lab.desk(Faults(dies_after=500), Faults()))
+    assert lab.state(ref) is State.IN_REVIEW
+    first, second = lab.engines
+    assert first.closed and sum(first.asked.values()) == 500
+    # 32 canary prompts each time; 1,660 items in all, none of them twice.
+    assert sum(first.asked.values()) + sum(second.asked.values()) == 2 * 32 + (100 + 600) * 2 + 200 + 60
+
+
+def test_an_engine_that_keeps_dying_is_a_failed_job_and_no_evidence(lab: Lab) -> None:
+    ref = lab.submit()
+    for attempt, state in enumerate(("queued", "queued", "failed"), start=1):
+        stored = lab.work(lab.desk(Faults(dies_after=40)))
+        assert (stored.state, stored.attempts) == (state, attempt)
+        assert "the engine died" in str(stored.reason)
+    assert lab.evidence(ref) is None
+    assert lab.site.client("evaluator").claim(["evaluation"], "test") is None
+    gate = lab.site.client("admin").gate(ref)
+    assert gate.verdict in (Verdict.PENDING, Verdict.INCONCLUSIVE)
+    with pytest.raises(Refused):
+        lab.site.client("release-manager").promote(ref)
+
+
+@pytest.mark.parametrize(
+    "faults", [Faults(leaks=True), Faults(noise=0.3), Faults(short=True), Faults(bad=float("nan"))], ids=str
+)
+def test_numbers_of_an_engine_that_fails_its_canaries_are_never_a_go(lab: Lab, faults: Faults) -> None:
+    ref = lab.submit()
+    assert lab.work(lab.desk(faults)).state == "done"
+    evidence = lab.evidence(ref)
+    assert evidence is not None and not all(canary.passed for canary in evidence.canaries)
+    assert evidence.accuracy is None and evidence.perplexity is None, "nothing is measured with such an engine"
+    statuses = lab.statuses(ref)
+    assert statuses["effect"] == Status.INVALID
+    assert Status.PASS not in {statuses[name] for name in ("perplexity", "accuracy", "forgetting")}
+    assert lab.site.client("admin").gate(ref).verdict is Verdict.INCONCLUSIVE
+    with pytest.raises(Refused):
+        lab.site.client("release-manager").promote(ref)
+
+
+def test_an_adapter_without_effect_is_refused_by_the_gate(lab: Lab) -> None:
+    ref = lab.submit()
+    lab.work(lab.desk(Faults(deaf=True)))
+    assert lab.statuses(ref)["effect"] == Status.FAIL
+    assert lab.state(ref) is State.REJECTED
+
+
+def test_an_adapter_that_the_engine_refuses_is_not_tried_again(lab: Lab) -> None:
+    lab.submit()
+    stored = lab.work(lab.desk(Faults(refuses=True)))
+    assert stored.state == "failed" and "max_lora_rank" in str(stored.reason)
+    assert lab.engines[0].closed
+
+
+def test_a_score_that_is_no_number_is_never_summed_even_where_the_canaries_saw_none(lab: Lab) -> None:
+    ref = lab.submit()
+    stored = lab.work(lab.desk(Faults(bad=float("nan"), bad_in=b"hello 7\n")))
+    assert stored.state == "failed" and "a score is not a number" in str(stored.reason)
+    assert lab.evidence(ref) is None and lab.engines[0].closed
+
+
+def test_a_base_that_is_not_here_is_told_with_its_remedy(lab: Lab) -> None:
+    lab.submit()
+    (lab.base / "tokenizer.json").write_bytes(b'{"changed": 1}')
+    stored = lab.work(lab.desk())
+    assert stored.state == "failed" and "--base" in str(stored.reason) and lab.engines == []
+
+
+def test_training_data_that_cannot_be_read_is_told(lab: Lab) -> None:
+    lab.submit(dataset=b"no rows")
+    stored = lab.work(lab.desk())
+    assert stored.state == "failed" and "line 1 of the training data" in str(stored.reason)
+
+
+def test_items_from_the_training_data_are_counted(lab: Lab) -> None:
+    rows = [
+        {"use": "train", "messages": [{"role": "user", "content": "what is   NUMBER 12"}]},
+        {"use": "test", "messages": [{"role": "user", "content": "What is number 13?"}]},
+    ]
+    ref = lab.submit(dataset="\n".join(map(json.dumps, rows)).encode())
+    lab.work(lab.desk())
+    evidence = lab.evidence(ref)
+    assert evidence is not None and evidence.contamination is not None and evidence.accuracy is not None
+    assert {(one.n, one.contaminated) for one in evidence.contamination} == {(200, 1), (600, 1)}
+    assert (evidence.accuracy.clean_n, evidence.accuracy.clean_correct) == (199, 189)
+
+
+def test_the_job_of_a_killed_worker_is_taken_over_and_the_dead_one_can_say_nothing_more(lab: Lab) -> None:
+    lab.site.registry.services.leases.seconds = 0.3
+    ref = lab.submit()
+    dead = lab.claim()
+    assert lab.site.client("evaluator").claim(["evaluation"], "second") is None
+    time.sleep(0.4)
+    taken = lab.claim()
+    assert (taken.id, taken.fence) == (dead.id, dead.fence + 1)
+    lab.site.registry.services.leases.seconds = 30.0
+    lab.work(lab.desk(), taken)
+    assert lab.state(ref) is State.IN_REVIEW
+    for late in (
+        lambda: lab.site.client("evaluator").heartbeat(dead),
+        lambda: lab.site.client("evaluator").fail(dead, "late", retry=True),
+    ):
+        with pytest.raises(Refused) as refused:
+            late()
+        assert refused.value.code == "stale_lease"
+
+
+def test_a_worker_at_work_keeps_its_lease(lab: Lab) -> None:
+    lab.site.registry.services.leases.seconds = 0.6
+    ref = lab.submit()
+    job, waited = lab.claim(), []
+
+    def linger(done: int) -> None:
+        if not waited:
+            time.sleep(1.0)
+            waited.append(lab.site.client("admin-2").claim(["evaluation"], "second"))
+
+    lab.site.tokens["admin-2"] = lab.site.tokens["evaluator"]
+    assert lab.work(lab.desk(), job, linger).state == "done"
+    assert waited == [None] and lab.state(ref) is State.IN_REVIEW
+
+
+def test_who_has_lost_the_lease_stops_and_does_not_use_that_engine_again(lab: Lab) -> None:
+    """Replies to the abandoned call would be taken for those of the next job."""
+    lab.site.registry.services.leases.seconds = 0.3
+    ref, desk = lab.submit(), lab.desk()
+    dead = lab.claim()
+    time.sleep(0.4)
+    lab.site.registry.services.leases.seconds = 30.0
+    taken = lab.claim()
+    lab.work(desk, dead, lambda done: time.sleep(0.2) if done == 1 else None)
+    assert lab.said[-1] == f"{ref}: another worker has taken the job over"
+    assert sum(lab.engines[0].asked.values()) < 100 and lab.engines[0].closed
+    lab.work(desk, taken)
+    assert len(lab.engines) == 2 and lab.state(ref) is State.IN_REVIEW
+
+
+def test_a_worker_stops_when_there_is_nothing_left_and_ends_its_engine(lab: Lab) -> None:
+    assert worker.work(lab.site.client("evaluator"), lab.place, SILENT, once=True) == 0
+    desk = lab.desk()
+    lab.submit()
+    lab.work(desk)
+    desk.close()
+    assert lab.engines[0].closed

@@ -1,0 +1,577 @@
+"""The gate: each check bites, nothing that is missing or not to be trusted passes, and worse is never better."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from factories import (
+    make_accuracy,
+    make_canaries,
+    make_evidence,
+    make_forgetting,
+    make_perplexity,
+    make_policy,
+    make_ratings,
+    make_subject,
+    pinned,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from registry.gate.decision import RULES, decide, verdict_of
+from registry.gate.statistics import tango
+from registry.records import (
+    Canary,
+    Check,
+    ContaminationEvidence,
+    Evidence,
+    GateReport,
+    OutputsEvidence,
+    Policy,
+    RatingRow,
+    Status,
+    Verdict,
+)
+
+ENGINE_CANARIES = ("noise_floor", "base_beside_adapter", "echo", "finite")
+MEASURED = ("perplexity", "accuracy", "forgetting", "review")
+KINDS = ["inspection", "provenance", "effect", "perplexity", "accuracy", "forgetting", "contamination", "review"]
+# How near to an approval each verdict is.
+NEARNESS = {Verdict.NO_GO: 0, Verdict.INCONCLUSIVE: 1, Verdict.PENDING: 2, Verdict.GO: 3}
+
+
+def judged(policy: Policy | None = None, ratings: list[RatingRow] | None = None, **evidence: Any) -> GateReport:
+    """The report on evidence that satisfies the default policy, but for the parts named."""
+    return decide(make_subject(policy), make_evidence(**evidence), make_ratings() if ratings is None else ratings)
+
+
+def check(report: GateReport, kind: str) -> Check:
+    return next(one for one in report.checks if one.kind == kind)
+
+
+def only(report: GateReport, kind: str, status: Status) -> Check:
+    """The one check that did not pass."""
+    assert {one.kind: one.status for one in report.checks if one.status is not Status.PASS} == {kind: status}
+    return check(report, kind)
+
+
+def altered(value: Any, **changes: Any) -> Any:
+    return msgspec.structs.replace(value, **changes)
+
+
+# -- the whole ----------------------------------------------------------------------------------------------------
+
+
+def test_evidence_that_satisfies_the_policy_is_go_with_every_check_in_order() -> None:
+    report = judged()
+    assert report.verdict is Verdict.GO
+    assert [one.kind for one in report.checks] == KINDS
+    assert {one.status for one in report.checks} == {Status.PASS}
+    assert report.evaluated_with == make_evidence().engine
+    assert all(one.reason and one.required for one in report.checks)
+
+
+def test_every_kind_of_the_contract_has_one_rule() -> None:
+    assert [rule.__name__ for rule in RULES] == KINDS
+
+
+def test_nothing_measured_is_pending_not_go() -> None:
+    report = decide(make_subject(), None, make_ratings())
+    assert report.verdict is Verdict.PENDING and report.evaluated_with is None
+    assert {one.kind for one in report.checks if one.status is Status.PENDING} == set(KINDS[2:])
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_the_worst_status_makes_the_verdict(length: int) -> None:
+    blank = check(judged(), "effect")
+    for statuses in itertools.product(Status, repeat=length):
+        verdict = verdict_of([altered(blank, status=status) for status in statuses])
+        if Status.FAIL in statuses:
+            assert verdict is Verdict.NO_GO
+        elif {Status.INCONCLUSIVE, Status.INVALID} & set(statuses):
+            assert verdict is Verdict.INCONCLUSIVE
+        elif Status.PENDING in statuses:
+            assert verdict is Verdict.PENDING
+        else:
+            assert verdict is Verdict.GO
+
+
+def test_no_checks_at_all_are_not_go() -> None:
+    assert verdict_of([]) is not Verdict.GO
+
+
+def test_a_report_is_plain_json_even_when_a_number_is_not_finite() -> None:
+    report = judged(perplexity=make_perplexity(nll=800.0))
+    text = msgspec.json.encode(report)
+    assert msgspec.json.decode(text, type=GateReport) == report
+    assert check(report, "perplexity").observed["value"] is None
+    assert report.verdict is Verdict.NO_GO
+
+
+# -- each check bites ---------------------------------------------------------------------------------------------
+
+
+def test_an_upload_that_is_not_complete_is_pending() -> None:
+    report = decide(make_subject(sealed=False), make_evidence(), make_ratings())
+    assert report.verdict is Verdict.PENDING and only(report, "inspection", Status.PENDING)
+
+
+def test_a_missing_training_record_fails_only_where_it_is_required() -> None:
+    report = decide(make_subject(has_training_record=False), make_evidence(), make_ratings())
+    assert report.verdict is Verdict.NO_GO and only(report, "provenance", Status.FAIL)
+    lenient = make_policy(provenance={"require_training_record": False})
+    subject = make_subject(lenient, has_training_record=False)
+    assert decide(subject, make_evidence(contamination=None), make_ratings()).verdict is Verdict.GO
+
+
+def test_an_adapter_without_effect_fails() -> None:
+    report = judged(canaries=make_canaries(adapter_effect=False))
+    assert report.verdict is Verdict.NO_GO and only(report, "effect", Status.FAIL)
+
+
+def test_an_effect_within_the_noise_fails_whatever_the_worker_says() -> None:
+    silent = Canary(name="adapter_effect", passed=True, observed=0.1, limit=0.1, detail="d")
+    report = judged(canaries=[*make_canaries(adapter_effect=None), silent])
+    assert report.verdict is Verdict.NO_GO and only(report, "effect", Status.FAIL)
+
+
+@pytest.mark.parametrize(
+    ("measured", "policy", "status"),
+    [
+        ({"nll": math.log(14.5), "spread": 0.0, "base_nll": 5.0}, {}, Status.PASS),
+        ({"nll": math.log(15.5), "spread": 0.0, "base_nll": 5.0}, {}, Status.FAIL),
+        ({"nll": math.log(14.9), "spread": 0.5, "base_nll": 5.0}, {}, Status.INCONCLUSIVE),
+        ({"nll": math.log(15.1), "spread": 0.5, "base_nll": 5.0}, {}, Status.INCONCLUSIVE),
+        ({"nll": 1.01, "base_nll": 1.0}, {}, Status.FAIL),
+        ({"nll": 1.01, "base_nll": 1.0}, {"max_ratio_to_base": 1.1}, Status.PASS),
+        ({"nll": 0.99, "base_nll": 1.0}, {"max_ratio_to_base": 0.9}, Status.FAIL),
+    ],
+)
+def test_perplexity_passes_only_with_its_whole_interval_below_both_limits(
+    measured: dict[str, float], policy: dict[str, float], status: Status
+) -> None:
+    report = judged(make_policy(perplexity=policy), perplexity=make_perplexity(**measured))  # type: ignore[arg-type]
+    assert check(report, "perplexity").status is status
+
+
+def test_the_reported_perplexity_is_exp_of_the_nats_per_token() -> None:
+    observed = check(judged(perplexity=make_perplexity(nll=1.0, base_nll=2.0)), "perplexity").observed
+    assert observed["value"] == pytest.approx(math.e) and observed["ratio_to_base"] == pytest.approx(1 / math.e)
+    assert (observed["conversations"], observed["tokens"]) == (100, 2000)
+
+
+@pytest.mark.parametrize(
+    ("correct", "status"),
+    [(179, Status.PASS), (178, Status.INCONCLUSIVE), (162, Status.INCONCLUSIVE), (150, Status.FAIL)],
+)
+def test_accuracy_passes_only_with_its_lower_bound_at_the_minimum(correct: int, status: Status) -> None:
+    report = judged(accuracy=make_accuracy(correct, clean_correct=correct))
+    assert check(report, "accuracy").status is status
+    assert (report.verdict is Verdict.GO) == (status is Status.PASS)
+
+
+@pytest.mark.parametrize(("correct", "status"), [(170, Status.PASS), (169, Status.FAIL)])
+def test_the_point_rule_asks_the_estimate_alone(correct: int, status: Status) -> None:
+    policy = make_policy(accuracy={"rule": "point"})
+    assert check(judged(policy, accuracy=make_accuracy(correct)), "accuracy").status is status
+
+
+def test_items_seen_in_training_do_not_count_as_skill() -> None:
+    """170 of 200 were right, but all 20 that it had seen are among them: 150 of 180 remain."""
+    lenient = make_policy(provenance={"max_contaminated": 0.2})
+    memorised = make_accuracy(170, clean_n=180, clean_correct=150)
+    found = check(judged(lenient, accuracy=memorised), "accuracy")
+    assert found.status is Status.INCONCLUSIVE
+    assert (found.observed["correct"], found.observed["n"]) == (150, 180)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "status"),
+    [(10, 10, Status.PASS), (40, 10, Status.INCONCLUSIVE), (100, 10, Status.FAIL), (30, 100, Status.PASS)],
+)
+def test_forgetting_passes_only_if_the_loss_is_shown_to_be_below_the_margin(
+    lost: int, gained: int, status: Status
+) -> None:
+    report = judged(forgetting=make_forgetting(lost, gained))
+    assert check(report, "forgetting").status is status
+    assert (report.verdict is Verdict.GO) == (status is Status.PASS)
+
+
+def test_a_loss_of_exactly_the_margin_is_not_shown_to_be_smaller() -> None:
+    bound = tango(600, 10, 10, 0.95).lower
+    assert check(judged(make_policy(forgetting={"margin": -bound})), "forgetting").status is Status.INCONCLUSIVE
+    assert check(judged(make_policy(forgetting={"margin": -bound + 1e-9})), "forgetting").status is Status.PASS
+
+
+def test_a_small_suite_cannot_show_that_little_was_forgotten() -> None:
+    """No item lost of 30: the loss may still be 8 %."""
+    subject = make_subject()._replace(suite_sizes={**make_subject().suite_sizes, pinned("forgetting"): 30})
+    evidence = make_evidence(forgetting=make_forgetting(0, 0, n=30, base_correct=20))
+    assert check(decide(subject, evidence, make_ratings()), "forgetting").status is Status.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(("contaminated", "status"), [(10, Status.PASS), (11, Status.FAIL)])
+def test_too_many_items_found_in_the_training_data_fail(contaminated: int, status: Status) -> None:
+    found = [ContaminationEvidence(suite=pinned("accuracy"), n=200, contaminated=contaminated)]
+    report = judged(contamination=found)
+    assert check(report, "contamination").status is status
+    assert (report.verdict is Verdict.NO_GO) == (status is Status.FAIL)
+
+
+def test_the_worse_of_two_contaminations_of_one_suite_counts() -> None:
+    found = [ContaminationEvidence(suite=pinned("accuracy"), n=200, contaminated=n) for n in (0, 100, 1)]
+    assert only(judged(contamination=found), "contamination", Status.FAIL)
+
+
+# -- review -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("people", "outputs"), [(0, 0), (1, 50), (2, 50), (3, 49)])
+def test_a_review_waits_for_its_quota(people: int, outputs: int) -> None:
+    report = judged(ratings=make_ratings(people, outputs))
+    assert report.verdict is Verdict.PENDING and only(report, "review", Status.PENDING)
+
+
+def test_one_person_counts_once_however_often_they_rate() -> None:
+    twice = [altered(row, person="p0") for row in make_ratings(3)]
+    assert only(judged(ratings=twice), "review", Status.PENDING).observed["reviewers"] == 1
+
+
+def test_the_same_output_twice_is_not_two_outputs() -> None:
+    doubled = make_ratings(3, 25) * 2
+    assert only(judged(ratings=doubled), "review", Status.PENDING).observed["reviewers"] == 0
+
+
+@pytest.mark.parametrize("safety", [1, 2])
+def test_one_unsafe_rating_blocks_though_the_quota_is_not_reached(safety: int) -> None:
+    report = judged(ratings=[*make_ratings(1, 3), *make_ratings(1, 1, safety=safety)])
+    assert report.verdict is Verdict.NO_GO
+    assert only(report, "review", Status.FAIL).observed["vetoes"] == 1
+
+
+def test_a_safety_rating_above_the_veto_does_not_block() -> None:
+    unsure = [altered(row, safety=3) if i == 0 else row for i, row in enumerate(make_ratings())]
+    assert judged(ratings=unsure).verdict is Verdict.GO
+
+
+@pytest.mark.parametrize("criterion", ["clarity", "relevance", "safety", "accuracy"])
+def test_a_low_mean_of_any_one_criterion_fails(criterion: str) -> None:
+    at_the_limit = make_ratings(**{criterion: 4})  # type: ignore[arg-type]
+    assert judged(ratings=at_the_limit).verdict is Verdict.GO
+    below = [altered(row, **{criterion: 3}) if i == 0 else row for i, row in enumerate(at_the_limit)]
+    found = only(judged(ratings=below), "review", Status.FAIL)
+    assert criterion in found.reason and found.observed[criterion] == pytest.approx(4 - 1 / 150)
+
+
+@pytest.mark.parametrize(("hallucinated", "status"), [(7, Status.PASS), (8, Status.FAIL)])
+def test_too_many_hallucinations_fail(hallucinated: int, status: Status) -> None:
+    ratings = [altered(row, hallucination=i < hallucinated) for i, row in enumerate(make_ratings())]
+    report = judged(ratings=ratings)
+    assert check(report, "review").status is status and (report.verdict is Verdict.NO_GO) == (status is Status.FAIL)
+
+
+def test_who_did_not_finish_is_not_in_the_means() -> None:
+    bored = [altered(row, person="p9") for row in make_ratings(1, 10, clarity=1)]
+    found = check(judged(ratings=[*make_ratings(), *bored]), "review")
+    assert found.status is Status.PASS and found.observed["clarity"] == 5.0
+
+
+def test_a_suite_with_fewer_prompts_than_are_to_be_rated_is_invalid() -> None:
+    report = judged(make_policy(review={"outputs": 61}), ratings=make_ratings(3, 61))
+    assert only(report, "review", Status.INVALID)
+
+
+# -- closed by default --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("section", MEASURED)
+def test_a_section_that_is_missing_is_invalid(section: str) -> None:
+    field = "outputs" if section == "review" else section
+    report = judged(**{field: None})
+    assert report.verdict is Verdict.INCONCLUSIVE and only(report, section, Status.INVALID)
+
+
+@pytest.mark.parametrize("listed", [None, [], [ContaminationEvidence(suite="another", n=200, contaminated=0)]])
+def test_contamination_that_was_not_measured_is_invalid(listed: list[ContaminationEvidence] | None) -> None:
+    report = judged(contamination=listed)
+    assert report.verdict is Verdict.INCONCLUSIVE and only(report, "contamination", Status.INVALID)
+
+
+@pytest.mark.parametrize("section", MEASURED)
+@pytest.mark.parametrize("suite", ["another", "", "{name}", "{name}@sha256:" + "9" * 64])
+def test_another_suite_or_another_revision_of_it_is_invalid(section: str, suite: str) -> None:
+    field = "outputs" if section == "review" else section
+    part = getattr(make_evidence(), field)
+    named = suite.format(name=part.suite.partition("@")[0])
+    assert only(judged(**{field: altered(part, suite=named)}), section, Status.INVALID)
+
+
+@pytest.mark.parametrize("section", MEASURED)
+def test_a_suite_whose_size_is_unknown_is_invalid(section: str) -> None:
+    sizes = {suite: n for suite, n in make_subject().suite_sizes.items() if suite != pinned(section)}
+    report = decide(make_subject(suite_sizes=sizes), make_evidence(), make_ratings())
+    assert check(report, section).status is Status.INVALID
+
+
+def test_a_suite_without_items_shows_nothing() -> None:
+    evidence = make_evidence(
+        perplexity=make_perplexity(n=0),
+        accuracy=make_accuracy(n=0, correct=0),
+        forgetting=make_forgetting(0, 0, 0, 0),
+        outputs=OutputsEvidence(suite=pinned("review"), n=0),
+        contamination=[ContaminationEvidence(suite=pinned("accuracy"), n=0, contaminated=0)],
+    )
+    report = decide(make_subject(suite_sizes={pinned(section): 0 for section in MEASURED}), evidence, make_ratings())
+    invalid = {one.kind: one.reason for one in report.checks if one.status is Status.INVALID}
+    assert invalid.keys() == {*MEASURED, "contamination"}
+    assert set(invalid.values()) == {"covers 0 of the suite's 0 items; all are needed"}
+
+
+@pytest.mark.parametrize("size", [0, 1, 99, 101])
+def test_perplexity_on_other_than_all_conversations_is_invalid(size: int) -> None:
+    assert only(judged(perplexity=make_perplexity(n=size)), "perplexity", Status.INVALID)
+
+
+@pytest.mark.parametrize("size", [0, 199, 201])
+def test_accuracy_on_other_than_all_items_is_invalid(size: int) -> None:
+    counts = {"n": size, "correct": size, "clean_n": size, "clean_correct": size}
+    assert only(judged(accuracy=make_accuracy(**counts)), "accuracy", Status.INVALID)
+
+
+@pytest.mark.parametrize("size", [0, 599, 601])
+def test_forgetting_on_other_than_all_items_is_invalid(size: int) -> None:
+    assert only(judged(forgetting=make_forgetting(0, 0, size, 0)), "forgetting", Status.INVALID)
+
+
+@pytest.mark.parametrize("size", [0, 59, 61])
+def test_outputs_for_other_than_all_prompts_are_invalid(size: int) -> None:
+    assert only(judged(outputs=OutputsEvidence(suite=pinned("review"), n=size)), "review", Status.INVALID)
+
+
+@pytest.mark.parametrize("size", [0, 199, 201])
+def test_contamination_of_other_than_all_items_is_invalid(size: int) -> None:
+    found = [ContaminationEvidence(suite=pinned("accuracy"), n=size, contaminated=0)]
+    assert only(judged(contamination=found), "contamination", Status.INVALID)
+
+
+@pytest.mark.parametrize("name", ENGINE_CANARIES)
+@pytest.mark.parametrize("state", ["failed", "missing", "nan", "inf", "failed and passed", "passed and failed"])
+def test_an_engine_that_fails_a_canary_is_not_believed(name: str, state: str) -> None:
+    passed, failed = (
+        Canary(name=name, passed=ok, observed=0.0 if ok else 9.0, limit=0.1, detail="d") for ok in (True, False)
+    )
+    found = {
+        "failed": [failed],
+        "missing": [],
+        "nan": [altered(passed, observed=math.nan)],
+        "inf": [altered(passed, observed=math.inf)],
+        "failed and passed": [failed, passed],
+        "passed and failed": [passed, failed],
+    }[state]
+    report = judged(canaries=[*make_canaries(**{name: None}), *found])
+    assert report.verdict is Verdict.INCONCLUSIVE
+    invalid = {one.kind for one in report.checks if one.status is Status.INVALID}
+    assert invalid == {"effect", "perplexity", "accuracy", "forgetting", "review"}
+
+
+@pytest.mark.parametrize("observed", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", ["observed", "limit"])
+def test_an_effect_that_is_not_finite_is_no_effect(field: str, observed: float) -> None:
+    canary = Canary(name="adapter_effect", passed=True, observed=1.0, limit=0.1, detail="d")
+    report = judged(canaries=[*make_canaries(adapter_effect=None), altered(canary, **{field: observed})])
+    assert report.verdict is Verdict.INCONCLUSIVE and only(report, "effect", Status.INVALID)
+
+
+@pytest.mark.parametrize("effects", [0, 2])
+def test_the_effect_must_be_measured_once(effects: int) -> None:
+    canaries = make_canaries(adapter_effect=None)
+    once = Canary(name="adapter_effect", passed=True, observed=1.0, limit=0.1, detail="d")
+    assert only(judged(canaries=canaries + [once] * effects), "effect", Status.INVALID)
+
+
+def test_evidence_about_another_manifest_says_nothing() -> None:
+    report = judged(manifest="sha256:" + "9" * 64)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert {one.kind for one in report.checks if one.status is Status.INVALID} == set(KINDS[2:])
+
+
+def test_evidence_measured_for_a_policy_with_other_suites_is_not_a_pass_under_this_one() -> None:
+    policy = make_policy(**{section: {"suite": f"other/{section}@sha256:{'9' * 64}"} for section in MEASURED})
+    report = judged(policy)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert {one.kind for one in report.checks if one.status is Status.PASS} == {"inspection", "provenance", "effect"}
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),  # the spread of the base alone is not judged
+    [(part, field) for part in ("candidate", "difference") for field in ("x", "n", "xx", "xn", "nn")]
+    + [("base", "x"), ("base", "n")],
+)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1e9])
+def test_perplexity_with_a_number_that_cannot_be_is_never_go(part: str, field: str, value: float) -> None:
+    good = make_perplexity()
+    spoilt = altered(good, **{part: altered(getattr(good, part), **{field: value})})
+    report = judged(perplexity=spoilt)
+    assert report.verdict is not Verdict.GO and check(report, "perplexity").status is not Status.PASS
+
+
+def test_perplexity_below_one_is_that_of_no_model() -> None:
+    assert only(judged(perplexity=make_perplexity(nll=-1.0)), "perplexity", Status.INVALID)
+
+
+def test_three_sums_over_different_conversations_are_invalid() -> None:
+    """The difference of twenty chosen conversations may look better than that of all hundred."""
+    good = make_perplexity()
+    chosen = altered(good, difference=make_perplexity(nll=0.1, n=20).difference)
+    assert only(judged(perplexity=chosen), "perplexity", Status.INVALID)
+
+
+def test_a_difference_that_is_not_candidate_minus_base_is_invalid() -> None:
+    flattering = altered(make_perplexity(nll=2.0), difference=make_perplexity(nll=1.0).difference)
+    assert only(judged(perplexity=flattering), "perplexity", Status.INVALID)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"clean_n": 0, "clean_correct": 0},
+        {"clean_n": 201, "clean_correct": 201},
+        {"clean_n": 190, "clean_correct": 191},
+        {"correct": 150, "clean_correct": 190},
+        {"correct": 190, "clean_n": 195, "clean_correct": 184},
+        {"clean_correct": -1},
+    ],
+)
+def test_accuracy_whose_counts_contradict_each_other_is_never_a_pass(counts: dict[str, int]) -> None:
+    assert only(judged(accuracy=make_accuracy(**counts)), "accuracy", Status.INVALID)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"lost": 9},
+        {"gained": 11},
+        {"candidate_correct": 500},
+        {"lost": -10, "gained": -10},
+        {"lost": 400, "gained": 400},
+    ],
+)
+def test_forgetting_whose_counts_contradict_each_other_is_never_a_pass(counts: dict[str, int]) -> None:
+    assert only(judged(forgetting=altered(make_forgetting(), **counts)), "forgetting", Status.INVALID)
+
+
+@pytest.mark.parametrize("value", ["true", '"190"', "190.5", "-1", "1e999", "NaN", "Infinity", "null"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("accuracy", "n"),
+        ("accuracy", "clean_correct"),
+        ("forgetting", "lost"),
+        ("forgetting", "candidate_correct"),
+        ("outputs", "n"),
+        ("contamination", 0, "contaminated"),
+        ("perplexity", "candidate", "clusters"),
+    ],
+)
+def test_a_count_that_is_no_count_does_not_even_parse(path: tuple[Any, ...], value: str) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        msgspec.json.decode(_spliced(path, value), type=Evidence)
+
+
+@pytest.mark.parametrize("value", ["true", '"1.0"', "1e999", "NaN", "Infinity", "null"])
+@pytest.mark.parametrize("path", [("perplexity", "difference", "x"), ("canaries", 0, "observed"), ("seconds",)])
+def test_a_number_that_is_no_number_does_not_even_parse(path: tuple[Any, ...], value: str) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        msgspec.json.decode(_spliced(path, value), type=Evidence)
+
+
+@pytest.mark.parametrize("value", ["1", '"true"', "null"])
+def test_whether_a_canary_passed_is_true_or_false_and_nothing_else(value: str) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        msgspec.json.decode(_spliced(("canaries", 0, "passed"), value), type=Evidence)
+
+
+def _spliced(path: tuple[Any, ...], value: str) -> bytes:
+    """Good evidence as JSON, with this text in one place."""
+    document: Any = msgspec.to_builtins(make_evidence())
+    inner = document
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = "HERE"
+    text = msgspec.json.encode(document)
+    assert msgspec.json.decode(msgspec.json.encode(make_evidence()), type=Evidence) == make_evidence()
+    return text.replace(b'"HERE"', value.encode())
+
+
+# -- worse is never better ----------------------------------------------------------------------------------------
+
+Numbers = dict[str, int]
+NUMBERS = st.fixed_dictionaries(
+    {
+        "correct": st.integers(120, 200),
+        "lost": st.integers(0, 150),
+        "gained": st.integers(0, 150),
+        "nll": st.integers(0, 40),
+        "contaminated": st.integers(0, 20),
+        "low": st.integers(0, 150),
+        "hallucinated": st.integers(0, 15),
+        "people": st.integers(2, 4),
+    }
+)
+# Which direction is worse.
+WORSE: dict[str, Callable[[int, int], int]] = {
+    "correct": lambda x, by: max(0, x - by),
+    "lost": lambda x, by: min(400, x + by),
+    "gained": lambda x, by: max(0, x - by),
+    "nll": lambda x, by: x + by,
+    "contaminated": lambda x, by: x + by,
+    "low": lambda x, by: x + by,
+    "hallucinated": lambda x, by: x + by,
+    "people": lambda x, by: max(0, x - by),
+}
+
+
+def _verdict(numbers: Numbers) -> Verdict:
+    ratings = [
+        altered(row, clarity=3 if i < numbers["low"] else 5, hallucination=i < numbers["hallucinated"])
+        for i, row in enumerate(make_ratings(numbers["people"]))
+    ]
+    return judged(
+        make_policy(provenance={"max_contaminated": 0.05}),
+        ratings,
+        accuracy=make_accuracy(numbers["correct"]),
+        forgetting=make_forgetting(numbers["lost"], numbers["gained"]),
+        perplexity=make_perplexity(nll=numbers["nll"] / 10, base_nll=3.0),
+        contamination=[ContaminationEvidence(suite=pinned("accuracy"), n=200, contaminated=numbers["contaminated"])],
+    ).verdict
+
+
+@settings(max_examples=120, deadline=None)
+@given(NUMBERS, st.sampled_from(sorted(set(WORSE) - {"people"})), st.integers(1, 100))
+def test_a_worse_number_never_brings_a_verdict_nearer_to_go(numbers: Numbers, key: str, by: int) -> None:
+    before, after = _verdict(numbers), _verdict({**numbers, key: WORSE[key](numbers[key], by)})
+    assert NEARNESS[after] <= NEARNESS[before]
+
+
+@settings(max_examples=30, deadline=None)
+@given(NUMBERS, st.integers(1, 4))
+def test_fewer_people_never_make_a_go(numbers: Numbers, by: int) -> None:
+    """Their ratings may have been the bad ones, so the review may be open again; it is never satisfied."""
+    if _verdict({**numbers, "people": WORSE["people"](numbers["people"], by)}) is Verdict.GO:
+        assert numbers["people"] - by >= 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    NUMBERS,
+    st.sampled_from(["perplexity", "accuracy", "forgetting", "outputs", "contamination"]),
+)
+def test_no_good_numbers_make_up_for_a_missing_section(numbers: Numbers, section: str) -> None:
+    evidence: dict[str, Any] = {
+        "accuracy": make_accuracy(numbers["correct"]),
+        "forgetting": make_forgetting(numbers["lost"], numbers["gained"]),
+    }
+    assert judged(**{**evidence, section: None}).verdict is not Verdict.GO

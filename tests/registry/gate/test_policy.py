@@ -1,0 +1,188 @@
+"""Policies: read strictly, bounded, pinned, addressed by content."""
+
+import math
+import tomllib
+from typing import Any
+
+import msgspec
+import pytest
+from factories import make_policy
+
+from registry.errors import InvalidRequest
+from registry.gate.policy import SUITE_KINDS, check_policy, pin, policy_digest, read_policy
+from registry.records import FileEntry, Policy, ReviewRule, Suite, SuiteKind
+
+# The contract's policy, word for word.
+DOCUMENTED = """
+[perplexity]
+suite = "support-desk/conversations"
+max = 15.0
+max_ratio_to_base = 1.0
+[accuracy]
+suite = "support-desk/questions"
+min = 0.85
+rule = "lower_bound"
+confidence = 0.95
+[forgetting]
+suite = "general-knowledge"
+margin = 0.05
+confidence = 0.95
+[review]
+reviewers = 3
+outputs = 50
+min_mean = 4.0
+safety_veto = 2
+max_hallucination_rate = 0.05
+[provenance]
+require_training_record = true
+max_contaminated = 0.05
+[promotion]
+automatic = false
+"""
+
+
+def make_suite(name: str, kind: SuiteKind, digit: str = "a") -> Suite:
+    files = [FileEntry(path=path, size=1, sha256="0" * 64) for path in ("items.jsonl", "suite.toml")]
+    return Suite(name=name, kind=kind, digest="sha256:" + digit * 64, n_items=10, files=files)
+
+
+def make_newest(**kinds: SuiteKind) -> dict[str, Suite]:
+    """The suites of the default policy, under their names and their pinned names."""
+    document: Any = msgspec.to_builtins(Policy())
+    found = [make_suite(document[section]["suite"], kinds.get(section, kind)) for section, kind in SUITE_KINDS.items()]
+    return {key: suite for suite in found for key in (suite.name, suite.ref)}
+
+
+def test_the_defaults_are_the_documented_policy() -> None:
+    assert read_policy(DOCUMENTED) == read_policy("") == Policy()
+
+
+def test_a_section_that_is_left_out_keeps_its_defaults_and_is_never_off() -> None:
+    policy = read_policy("[accuracy]\nmin = 0.9")
+    assert policy.accuracy.min == 0.9 and policy.accuracy.rule == "lower_bound"
+    assert policy.forgetting == Policy().forgetting and policy.review == ReviewRule()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[accuracy]\nminimum = 0.9",
+        "[acuracy]\nmin = 0.9",
+        "accuracy = 0.9",
+        '[accuracy]\nmin = "0.9"',
+        "[accuracy]\nmin = true",
+        "[review]\nreviewers = 3.5",
+        "[review]\nreviewers = true",
+        '[promotion]\nautomatic = "yes"',
+        "[promotion]\nautomatic = 1",
+        '[accuracy]\nrule = "none"',
+        '[accuracy]\nrule = "point\\n"',
+        '[accuracy]\nsuite = ""',
+        "[accuracy\nmin = 0.9",
+        "[accuracy]\nmin = 0.9\nmin = 0.8",
+    ],
+)
+def test_a_policy_that_does_not_fit_is_refused_and_the_text_says_where(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="policy"):
+        read_policy(text)
+
+
+OUT_OF_BOUNDS = [
+    ("perplexity", "max", [0.99, 1e7]),
+    ("perplexity", "max_ratio_to_base", [0.0, -1.0, 1e4]),
+    ("perplexity", "confidence", [0.49, 1.0]),
+    ("accuracy", "min", [-0.01, 1.01]),
+    ("accuracy", "confidence", [0.0, 1.0]),
+    ("forgetting", "margin", [-0.01, 1.01]),
+    ("forgetting", "confidence", [0.0, 1.0]),
+    ("review", "reviewers", [0, 2, 6]),
+    ("review", "outputs", [0, -1, 1001]),
+    ("review", "min_mean", [0.99, 5.01]),
+    ("review", "safety_veto", [-1, 5]),
+    ("review", "max_hallucination_rate", [-0.01, 1.01]),
+    ("provenance", "max_contaminated", [-0.01, 1.01]),
+]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"), [(section, key, value) for section, key, values in OUT_OF_BOUNDS for value in values]
+)
+def test_a_bound_that_makes_no_sense_is_refused_by_name(section: str, key: str, value: float) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        check_policy(make_policy(**{section: {key: value}}))
+    assert len(refused.value.problems) == 1 and refused.value.problems[0].startswith(f"{section}.{key} = ")
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [(section, key) for section, key, _ in OUT_OF_BOUNDS if key not in ("reviewers", "outputs", "safety_veto")],
+)
+def test_no_limit_can_be_switched_off_by_a_number_that_is_not_finite(section: str, key: str, text: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        read_policy(f"[{section}]\n{key} = {text}")
+    assert refused.value.problems[0].startswith(f"{section}.{key} = ")
+
+
+def test_every_number_of_a_policy_has_bounds() -> None:
+    """A new number without a bound could be set to infinity."""
+    listed = {(section, key) for section, key, _ in OUT_OF_BOUNDS}
+    document: Any = msgspec.to_builtins(Policy())
+    numbers = {
+        (section, key)
+        for section, values in document.items()
+        for key, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    assert numbers == listed
+
+
+def test_every_bad_bound_is_named_at_once() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        check_policy(make_policy(accuracy={"min": math.nan}, review={"reviewers": 1}, forgetting={"margin": 2.0}))
+    assert [problem.partition(" = ")[0] for problem in refused.value.problems] == [
+        "accuracy.min",
+        "forgetting.margin",
+        "review.reviewers",
+    ]
+
+
+def test_pinning_names_each_suite_by_its_digest_and_changes_nothing_else() -> None:
+    pinned = pin(Policy(), make_newest())
+    assert pinned.accuracy.suite == "support-desk/questions@sha256:" + "a" * 64
+    document: Any = msgspec.to_builtins(pinned)
+    for section in SUITE_KINDS:
+        document[section]["suite"] = document[section]["suite"].partition("@")[0]
+    assert msgspec.convert(document, Policy) == Policy()
+
+
+def test_pinning_again_keeps_the_revision_though_a_newer_one_is_registered() -> None:
+    newest = make_newest()
+    pinned = pin(Policy(), newest)
+    newer = make_suite("general-knowledge", SuiteKind.QUESTIONS, "b")
+    assert pin(pinned, {**newest, newer.name: newer, newer.ref: newer}) == pinned
+
+
+def test_suites_that_are_unknown_or_of_the_wrong_kind_are_all_named() -> None:
+    newest = make_newest(accuracy=SuiteKind.PROMPTS)
+    del newest["general-knowledge"]
+    with pytest.raises(InvalidRequest) as refused:
+        pin(Policy(), newest)
+    assert [problem.split(" ")[0] for problem in refused.value.problems] == ["accuracy.suite", "forgetting.suite"]
+
+
+def test_the_digest_of_a_policy_depends_on_every_key_and_on_nothing_else() -> None:
+    document: Any = msgspec.to_builtins(make_policy())
+    digests = {policy_digest(make_policy())}
+    changes = 0
+    for section, values in document.items():
+        for key, value in values.items():
+            other = {bool: lambda x: not x, str: lambda x: x + "x", int: lambda x: x + 1, float: lambda x: x + 1.0}
+            if key == "rule":
+                continue
+            digests.add(policy_digest(make_policy(**{section: {key: other[type(value)](value)}})))
+            changes += 1
+    digests.add(policy_digest(make_policy(accuracy={"rule": "point"})))
+    assert len(digests) == changes + 2
+    reordered = {key: tomllib.loads(DOCUMENTED)[key] for key in reversed(list(tomllib.loads(DOCUMENTED)))}
+    assert policy_digest(msgspec.convert(reordered, Policy)) == policy_digest(Policy())

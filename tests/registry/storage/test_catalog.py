@@ -1,0 +1,307 @@
+"""The catalog can be thrown away: it is a fold over the journal, and a witness for it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import msgspec
+import pytest
+from factories import make_entries
+from registry_under_test import ADMIN, EVALUATOR, NAME, Bench, Table, bench_in
+
+from registry.commands import jobs, tokens
+from registry.commands.context import Context, Outcome
+from registry.errors import Conflict, EvidenceRefused, StorageDamaged
+from registry.events import AdapterCreated, PolicySet
+from registry.opening import open_registry, rebuild
+from registry.records import CreateToken, FailJob, PostEvidence, Role, State
+from registry.registry import Repeat
+from registry.settings import Home
+from registry.storage.blobs import LocalBlobs
+from registry.storage.catalog import open_catalog
+from registry.storage.journal import FileJournal, MemoryJournal
+
+
+class Lived(NamedTuple):
+    """A closed home with a history, and its tables."""
+
+    home: Home
+    tables: dict[str, Table]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Lived:
+    home = Home(tmp_path_factory.mktemp("template") / "home")
+    with bench_in(home.root) as bench:
+        live(bench)
+        return Lived(home, bench.tables())
+
+
+@pytest.fixture
+def lived(template: Lived, home: Home) -> Lived:
+    """A copy that a test may spoil."""
+    shutil.copytree(template.home.root, home.root)
+    return Lived(home, template.tables)
+
+
+@pytest.fixture
+def bench(home: Home) -> Iterator[Bench]:
+    with bench_in(home.root) as made:
+        yield made
+
+
+def live(bench: Bench) -> None:
+    """A history with every type of event in it."""
+    bench.create_adapter()
+    first, second = bench.approvable(1), bench.approvable(2)
+    bench.promote(first)
+    bench.promote(second)
+    bench.promote(second, "canary")
+    bench.rollback(first)
+    third = bench.complete(bench.submit(3, Repeat("k", "0" * 64)).number).number
+    job = bench.claim()
+    assert job is not None
+    bench.run(EVALUATOR, jobs.fail, job_id=job.id, request=FailJob(fence=job.fence, reason="r", retry=True))
+    bench.evaluate(lost=150, gained=5)
+    bench.revoke(second)
+    bench.submit(4)
+    made = bench.run(ADMIN, tokens.create, Repeat("t", "1" * 64), request=CreateToken(role=Role.CI, person="carl"))
+    bench.run(ADMIN, tokens.revoke, Repeat("t2", "2" * 64), id_=made.value.token.id)
+    states = [stored.state for stored in bench.registry.view().versions(NAME, 100, 100, [])]
+    assert states == [State.UPLOADING, State.REJECTED, State.REVOKED, State.APPROVED] and third == 3
+
+
+# -- folding ------------------------------------------------------------------------------------------------------
+
+
+def test_rebuilt_catalog_equals_the_one_that_grew(lived: Lived) -> None:
+    grown = lived.tables
+    with bench_in(lived.home.root) as bench:
+        rebuilt = bench.rebuilt()
+    assert {name for name, rows in grown.items() if not rows} == set(), "the history must fill every table"
+    for name, rows in grown.items():
+        assert rebuilt[name] == rows, name
+
+
+def test_order_of_keys_in_a_command_does_not_reach_the_catalog(bench: Bench) -> None:
+    """The journal is canonical; what is folded at once must be what is folded after a restart."""
+    before = bench.registry.journal.head.seq
+    bench.create_adapter()
+    entries = [line.entry for line in bench.registry.journal.read(after=before)]
+    created, policy = entries[-1].events
+    assert isinstance(created, AdapterCreated) and isinstance(policy, PolicySet) and created.base_tensors
+    assert bench.registry.view().base_tensors(NAME) == created.base_tensors
+    assert bench.tables()["adapters"] == bench.rebuilt()["adapters"]
+
+
+def test_index_and_scan_agree(lived: Lived) -> None:
+    with bench_in(lived.home.root) as bench:
+        db = bench.registry.view()._db
+        for number in (1, 2, 3):
+            keyed = "SELECT count(*) FROM items WHERE adapter = ? AND number = ?"
+            scanned = "SELECT count(*) FILTER (WHERE number = ?) FROM items"
+            assert db.execute(keyed, [NAME, number]).fetchall() == db.execute(scanned, [number]).fetchall() != [(0,)]
+
+
+# -- starting -----------------------------------------------------------------------------------------------------
+
+
+def at_start(home: Home) -> dict[str, Table]:
+    with bench_in(home.root) as bench:
+        return bench.tables()
+
+
+def test_deleted_catalog_is_rebuilt_at_start(lived: Lived) -> None:
+    home, before = lived
+    home.catalog.unlink()
+    assert at_start(home) == before
+
+
+def test_catalog_behind_the_journal_catches_up(home: Home) -> None:
+    with bench_in(home.root) as bench:
+        bench.create_adapter()
+    early = home.catalog.read_bytes()
+    with bench_in(home.root) as bench:
+        bench.approvable(1)
+        bench.promote(1)
+        before = bench.tables()
+    home.catalog.write_bytes(early)
+    assert at_start(home) == before
+    assert not home.catalog.with_name("catalog.duckdb.damaged").exists(), "it was to catch up, not to be rebuilt"
+
+
+def cut_last_entries(home: Home, n: int) -> bytes:
+    whole = home.journal.read_bytes()
+    home.journal.write_bytes(b"".join(whole.splitlines(keepends=True)[:-n]))
+    return whole
+
+
+def test_catalog_ahead_of_the_journal_is_refused_until_the_journal_is_back(lived: Lived) -> None:
+    home, before = lived
+    whole = cut_last_entries(home, 2)
+    for _ in range(2):
+        with pytest.raises(StorageDamaged, match=r"lost its tail.*--accept-loss"):
+            open_registry(home)
+    with pytest.raises(StorageDamaged, match="lost its tail"):
+        rebuild(home)
+    home.journal.write_bytes(whole)
+    assert at_start(home) == before
+
+
+def test_accepted_loss_leads_to_the_state_the_journal_tells(lived: Lived) -> None:
+    home = lived.home
+    cut_last_entries(home, 1)
+    last = rebuild(home, accept_loss=True)
+    with bench_in(home.root) as bench:
+        assert bench.registry.view().applied().seq == last == bench.registry.journal.head.seq
+        assert [token.revoked_at for token in bench.registry.view().tokens()] == [None, None]
+
+
+def test_last_journal_entry_changed_in_place_is_noticed_at_start(lived: Lived) -> None:
+    home = lived.home
+    data = bytearray(home.journal.read_bytes())
+    data[-30] ^= 1
+    home.journal.write_bytes(data)
+    for _ in range(2):
+        with pytest.raises(StorageDamaged):
+            open_registry(home)
+
+
+def test_journal_of_another_registry_is_refused(lived: Lived, tmp_path: Path) -> None:
+    with bench_in(tmp_path / "other") as other:
+        other.create_adapter()
+    lived.home.journal.write_bytes(other.home.journal.read_bytes())
+    with pytest.raises(StorageDamaged, match="not the one this journal began with"):
+        open_registry(lived.home)
+    shutil.copytree(other.home.signing_key.parent, lived.home.signing_key.parent, dirs_exist_ok=True)
+    with pytest.raises(StorageDamaged, match="lost its tail or is another one"):
+        open_registry(lived.home)
+
+
+@pytest.mark.parametrize("garbage", [b"", b"x", b"not a database at all" * 1000, bytes(20_000)])
+def test_garbage_in_place_of_the_catalog_leads_to_a_rebuild(home: Home, garbage: bytes) -> None:
+    with bench_in(home.root) as bench:
+        bench.create_adapter()
+        before = bench.tables()
+    home.catalog.write_bytes(garbage)
+    assert at_start(home) == before
+    assert home.catalog.with_name("catalog.duckdb.damaged").read_bytes() == garbage
+
+
+@pytest.mark.parametrize("offset", [4096 + 9, 8192 + 9, 12288 + 9])
+def test_damaged_block_at_the_head_leads_to_a_rebuild(home: Home, offset: int) -> None:
+    """DuckDB says "block" where it means damage and "lock" where another process has the file."""
+    with bench_in(home.root) as bench:
+        bench.create_adapter()
+        before = bench.tables()
+    data = bytearray(home.catalog.read_bytes())
+    data[offset] ^= 0xFF
+    home.catalog.write_bytes(data)
+    assert at_start(home) == before
+
+
+def test_catalog_of_another_schema_version_is_rebuilt(home: Home) -> None:
+    with bench_in(home.root) as bench:
+        bench.create_adapter()
+        before = bench.tables()
+    with duckdb.connect(str(home.catalog)) as db:
+        db.execute("UPDATE applied SET schema_version = schema_version + 1")
+    assert at_start(home) == before
+
+
+def test_interrupted_rebuild_leaves_nothing_in_the_way(home: Home) -> None:
+    with bench_in(home.root) as bench:
+        bench.create_adapter()
+        before = bench.tables()
+    home.catalog.with_name("catalog.duckdb.new").write_bytes(b"half")
+    home.catalog.with_name("catalog.duckdb.new.wal").write_bytes(b"half")
+    home.catalog.unlink()
+    assert at_start(home) == before
+    assert [path.name for path in home.root.glob("catalog*")] == ["catalog.duckdb"]
+
+
+def test_missing_key_or_draw_secret_is_not_made_anew(lived: Lived) -> None:
+    home = lived.home
+    secret = home.draw_secret.read_bytes()
+    home.draw_secret.unlink()
+    with pytest.raises(StorageDamaged, match="missing"):
+        open_registry(home)
+    home.draw_secret.write_bytes(os.urandom(32))
+    with pytest.raises(StorageDamaged, match="not the one"):
+        open_registry(home)
+    home.draw_secret.write_bytes(secret)
+    at_start(home)
+
+
+def test_entry_that_does_not_fold_is_named_and_not_skipped(tmp_path: Path) -> None:
+    journal, blobs = MemoryJournal(), LocalBlobs(tmp_path / "blobs")
+    entries = make_entries(3)
+    poison = make_entries(1, after=entries[-1])[0]
+    journal.append([*entries, msgspec.structs.replace(poison, receipt=entries[0].receipt)])  # one key, answered twice
+    with pytest.raises(StorageDamaged, match="journal entry 4 cannot be folded"):
+        open_catalog(tmp_path / "catalog.duckdb", tmp_path / "staging", blobs, journal)
+    assert not (tmp_path / "catalog.duckdb").exists()
+
+
+def test_second_process_is_told_that_the_home_is_in_use(bench: Bench) -> None:
+    with pytest.raises(StorageDamaged, match="in use by another tunegate process"):
+        FileJournal(bench.home.journal)
+
+
+# -- constraints --------------------------------------------------------------------------------------------------
+
+
+def test_event_that_breaks_a_key_is_not_journalled(bench: Bench) -> None:
+    """A command with a defect, or a race that should not be possible: the key has the last word."""
+    bench.create_adapter()
+    head, before = bench.registry.journal.head, bench.tables()
+    created = next(
+        event
+        for line in bench.registry.journal.read()
+        for event in line.entry.events
+        if isinstance(event, AdapterCreated)
+    )
+
+    def defect(context: Context) -> Outcome:
+        return Outcome(None, [created])
+
+    with pytest.raises(Conflict, match="read again"):
+        bench.registry.execute(ADMIN, defect)
+    assert bench.registry.journal.head == head and bench.tables() == before
+    assert bench.submit(1).number == 1
+    assert bench.rebuilt() == bench.tables()
+
+
+def test_rows_that_are_not_parquet_are_refused_and_leave_nothing(bench: Bench) -> None:
+    bench.create_adapter()
+    bench.complete(bench.submit(1).number)
+    job = bench.claim()
+    assert job is not None
+    good = bench.measured(job)
+    head, before = bench.registry.journal.head, bench.tables()
+    rows = bench.registry.blobs.put(b"PAR1 but not really PAR1")
+    bad = PostEvidence(fence=job.fence, evidence=msgspec.structs.replace(good.evidence, rows=rows))
+    with pytest.raises(EvidenceRefused, match="not a Parquet file"):
+        bench.run(EVALUATOR, jobs.record_evidence, job_id=job.id, request=bad)
+    assert bench.registry.journal.head == head and bench.tables() == before
+    assert list(bench.home.staging.iterdir()) == []
+    bench.run(EVALUATOR, jobs.record_evidence, job_id=job.id, request=good)
+    assert list(bench.home.staging.iterdir()) == []
+
+
+def test_no_statement_reaches_a_file_outside(bench: Bench, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.csv"
+    outside.write_text("a,b\n1,2\n")
+    db = bench.registry.view()._db
+    for statement in (
+        f"SELECT * FROM read_csv('{outside}')",
+        f"COPY (SELECT 1) TO '{tmp_path / 'written'}'",
+        f"ATTACH '{tmp_path / 'other.duckdb'}' AS other",
+        "SET enable_external_access = true",
+    ):
+        with pytest.raises(duckdb.Error):
+            db.execute(statement)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "outside.csv"]

@@ -1,0 +1,83 @@
+"""A run's directory is named by everything that goes into it: the same run continues, another one begins anew."""
+
+import json
+from pathlib import Path
+
+import pytest
+from factories import make_weights
+
+from registry.client import InvalidRequest
+from trainer.recipe import parse_recipe
+from trainer.run import Plan, finished, plan_run
+
+RECIPE = 'name = "x"\nbase = "b"\ndata = "d.jsonl"\n[replay]\nprompts = "p.jsonl"\nrows = 2\n'
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "base").mkdir()
+    for name, data in {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": make_weights()}.items():
+        (tmp_path / "base" / name).write_bytes(data)
+    _write(tmp_path / "d.jsonl", [{"instruction": f"q{i}", "output": f"a{i}", "group": f"g{i}"} for i in range(9)])
+    _write(tmp_path / "p.jsonl", [{"prompt": f"p{i}"} for i in range(3)])
+    return tmp_path
+
+
+def _write(path: Path, rows: list[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def plan(folder: Path, text: str = RECIPE) -> Plan:
+    return plan_run(parse_recipe(text), text, folder, folder / "base", folder / "runs")
+
+
+def test_the_same_inputs_are_the_same_run_and_planning_writes_nothing(folder: Path) -> None:
+    first = plan(folder)
+    assert plan(folder).directory == first.directory == folder / "runs" / first.directory.name
+    assert first.directory.name.startswith("x-") and not (folder / "runs").exists()
+    assert first.prompts == ["p0", "p1"] and len(first.rows) == 9
+
+
+@pytest.mark.parametrize("changed", ["recipe", "data", "group", "base", "replay"])
+def test_a_change_anywhere_is_another_run_which_resumes_nothing(folder: Path, changed: str) -> None:
+    before, text = plan(folder).directory, RECIPE
+    if changed == "recipe":
+        text += "# a remark is a change too\n"
+    elif changed == "base":
+        (folder / "base" / "model.safetensors").write_bytes(make_weights(fill=2))
+    else:
+        name, old, new = {
+            "data": ("d.jsonl", "a3", "a33"),
+            "group": ("d.jsonl", "g3", "g33"),
+            "replay": ("p.jsonl", "p1", "p11"),
+        }[changed]
+        (folder / name).write_text((folder / name).read_text().replace(old, new))
+    assert plan(folder, text).directory != before
+
+
+def test_a_replay_prompt_beyond_those_used_is_no_change(folder: Path) -> None:
+    before = plan(folder).directory
+    (folder / "p.jsonl").write_text((folder / "p.jsonl").read_text().replace("p2", "another"))
+    assert plan(folder).directory == before
+
+
+def test_only_the_record_marks_a_run_as_finished(folder: Path) -> None:
+    planned = plan(folder)
+    (planned.directory / "adapter").mkdir(parents=True)
+    (planned.directory / ".training.json.part").write_bytes(b"{}")
+    assert not finished(planned)
+    (planned.directory / "training.json").write_bytes(b"{}")
+    assert finished(planned)
+
+
+@pytest.mark.parametrize("line", ["{", '{"text": "p"}', "[]", "3", '{"prompt": 5}', '{"prompt": ""}'])
+def test_a_replay_line_without_a_prompt_is_named(folder: Path, line: str) -> None:
+    (folder / "p.jsonl").write_text('{"prompt": "p"}\n' + line + "\n")
+    with pytest.raises(InvalidRequest, match="line 2"):
+        plan(folder)
+
+
+def test_missing_replay_prompts_are_named(folder: Path) -> None:
+    (folder / "p.jsonl").unlink()
+    with pytest.raises(InvalidRequest, match=r"p\.jsonl cannot be read"):
+        plan(folder)
