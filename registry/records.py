@@ -98,7 +98,7 @@ Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Text = Annotated[str, Meta(max_length=4000)]
 Word = Annotated[str, Meta(min_length=1, max_length=200)]
-Count = Annotated[int, Meta(ge=0, le=2**53)]
+Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]  # what every JSON reader takes exactly
 Score = Annotated[int, Meta(ge=1, le=5)]
 T = TypeVar("T")
 
@@ -209,7 +209,7 @@ class TrainingRecord(Record):
     dataset: Digest
     ledger: Digest
     recipe: Annotated[str, Meta(max_length=64_000)]
-    seed: int
+    seed: Count
     versions: dict[str, str]
     rows: dict[str, Count]
     metrics: dict[str, float]

@@ -257,7 +257,7 @@ class Registry:
         if isinstance(error, TunegateError):
             return error
         if isinstance(error, duckdb.ConstraintException):
-            return Conflict(f"another change took this name, number or digest first: {error}; read again and retry")
+            return Conflict("another change took this name, number or digest first; read again and retry")
         if isinstance(error, duckdb.FatalException):
             self._damage = f"the catalog failed: {error}; restart the service"
             return StorageDamaged(self._damage)

@@ -185,12 +185,16 @@ def status(ref: str) -> None:
 def gate(ref: str, junit: Path | None, markdown: Path | None) -> None:
     """The gate report of a version; exits 0 go, 1 no_go, 2 undecided."""
     with connected() as client:
-        report = client.gate(concrete(client, ref).ref)
+        version = concrete(client, ref)
+        report = client.gate(version.ref)
     if junit:
         junit.write_text(gate_junit(report))
     if markdown:
         markdown.write_text(gate_markdown(report))
     show(report, gate_table(report))
+    if version.state is State.REVOKED:
+        console().print(f"[bold red]{version.ref} is revoked[/]: whatever the gate said, it must not be used")
+        leave(NO_GO)
     leave(EXIT_CODES[report.verdict])
 
 

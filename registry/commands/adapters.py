@@ -2,7 +2,7 @@
 
 from registry.access import require_sight
 from registry.commands.context import Context, Outcome
-from registry.errors import AlreadyExists, InvalidRequest, NotFound, PreconditionFailed, TooLarge
+from registry.errors import AlreadyExists, Forbidden, InvalidRequest, NotFound, PreconditionFailed, TooLarge
 from registry.events import AdapterCreated, AnyEvent, PolicySet, SuiteRegistered
 from registry.gate.policy import check_policy, pin, policy_digest
 from registry.names import check_adapter_name
@@ -21,7 +21,12 @@ from registry.suites import SUITE_FILES, check_suite
 
 
 def register_suite(context: Context, request: RegisterSuite) -> Outcome:
-    """Register a suite whose two files are stored; the same content again is the same suite."""
+    """Register a suite whose two files are stored; the same content again is the same suite.
+
+    Suites are everyone's: the newest of a name goes into the next policy of any team that names it.
+    """
+    if context.principal.scope is not None:
+        raise Forbidden(f"this token is limited to {context.principal.scope!r}, and suites are shared by all adapters")
     blobs = context.services.blobs
     paths = {file.path: file for file in request.files}
     if set(paths) != set(SUITE_FILES):

@@ -83,7 +83,7 @@ def open_campaign(context: Context, stored: StoredVersion, outputs: Mapping[str,
         for item in drawn
     ]
     return CampaignOpened(
-        id=plan.campaign_id(stored.digest, stored.policy),
+        id=plan.campaign_id(stored.adapter, stored.digest, stored.policy),
         adapter=stored.adapter,
         number=stored.number,
         policy=stored.policy,

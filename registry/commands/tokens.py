@@ -2,18 +2,28 @@
 
 from datetime import timedelta
 
-from registry.access import new_secret
+from registry.access import Principal, new_secret
 from registry.commands.context import Context, Outcome
-from registry.errors import NotFound
+from registry.errors import Forbidden, NotFound
 from registry.events import TokenCreated, TokenRevoked
-from registry.names import sha256_hex
+from registry.names import check_adapter_name, sha256_hex
 from registry.records import CreateToken, Role, TokenInfo
 from registry.records import TokenCreated as TokenAnswer
 from registry.storage.views import StoredToken
 
 
 def create(context: Context, request: CreateToken) -> Outcome:
-    """A new token; its secret is in this answer and nowhere else, so a repeated call returns the token without it."""
+    """A new token; its secret is in this answer and nowhere else, so a repeated call returns the token without it.
+
+    Whoever is limited to a scope makes tokens inside it only.
+    """
+    if request.scope is not None:
+        check_adapter_name(request.scope)
+    if not _within(context.principal, request.scope):
+        raise Forbidden(
+            f"this token is limited to {context.principal.scope!r} and makes tokens for that scope only; "
+            f"ask for scope {context.principal.scope!r} or an adapter in it"
+        )
     id_, secret = new_secret(request.role)
     expires_at = (context.time + timedelta(days=request.expires_days)).isoformat(timespec="seconds")
     event = TokenCreated(
@@ -36,24 +46,29 @@ def create(context: Context, request: CreateToken) -> Outcome:
 
 
 def listed(context: Context) -> list[TokenInfo]:
-    """All tokens for an admin; for anyone else those of the same person."""
-    principal = context.principal
-    return [
-        describe(token)
-        for token in context.view.tokens()
-        if principal.role is Role.ADMIN or token.person == principal.person
-    ]
+    """All tokens in an admin's scope; for anyone else those of the same person."""
+    return [describe(token) for token in context.view.tokens() if _manages(context.principal, token)]
 
 
 def revoke(context: Context, id_: str) -> Outcome:
     """End a token at once. Others' tokens do not exist for anyone but an admin."""
     token = context.view.token(id_)
-    principal = context.principal
-    if token is None or (principal.role is not Role.ADMIN and token.person != principal.person):
+    if token is None or not _manages(context.principal, token):
         raise NotFound(f"token {id_!r} does not exist or is not yours")
     if token.revoked_at:
         return Outcome(None, status=204)
     return Outcome(None, [TokenRevoked(id=id_)], 204)
+
+
+def _manages(principal: Principal, token: StoredToken) -> bool:
+    if principal.role is Role.ADMIN:
+        return _within(principal, token.scope)
+    return token.person == principal.person
+
+
+def _within(principal: Principal, scope: str | None) -> bool:
+    """Whether a scope is no wider than the principal's own."""
+    return principal.scope is None or (scope is not None and principal.may_see(scope))
 
 
 def describe(token: StoredToken) -> TokenInfo:

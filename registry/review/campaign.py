@@ -41,9 +41,9 @@ def root(hashes: Sequence[str]) -> str:
     return digest_of(list(hashes))
 
 
-def campaign_id(manifest: str, policy: str) -> str:
-    """One campaign for a manifest under a policy: submitting the same bytes again cannot draw anew."""
-    return sha256_hex(f"campaign {manifest} {policy}".encode())[:32]
+def campaign_id(adapter: str, manifest: str, policy: str) -> str:
+    """One campaign for a manifest of an adapter under a policy: submitting the same bytes again cannot draw anew."""
+    return sha256_hex(f"campaign {adapter} {manifest} {policy}".encode())[:32]
 
 
 def why_not_review(person: str, submitter: str, ratings_by_person: Mapping[str, int]) -> str | None:

@@ -59,8 +59,9 @@ class _Call(socketserver.BaseRequestHandler):
         broken = bool(self.server.cuts)
         cut = self.server.cuts.pop(0) if broken else None
         with socket.create_connection(self.server.upstream, timeout=20) as upstream:
+            back = threading.Thread(target=self._answer, args=(upstream,))
             if not broken:
-                threading.Thread(target=self._answer, args=(upstream,), daemon=True).start()
+                back.start()
             left = cut if cut is not None else 1 << 60
             self.request.settimeout(0.3 if broken and cut is None else 20)
             with contextlib.suppress(OSError):
@@ -70,6 +71,9 @@ class _Call(socketserver.BaseRequestHandler):
                     upstream.sendall(data)
             if broken and cut is None:
                 upstream.recv(65536)  # the registry has answered; nobody hears it
+            if not broken:
+                upstream.shutdown(socket.SHUT_RDWR)
+                back.join()
 
     def _answer(self, upstream: socket.socket) -> None:
         with contextlib.suppress(OSError):

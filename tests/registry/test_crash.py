@@ -24,7 +24,7 @@ from registry.records import CreateToken, Role, Rollback, State
 from registry.settings import Home
 from registry.storage.journal import verify_chain
 
-ROUNDS = 5
+ROUNDS = 4
 _START_SECONDS = 60
 # One client for plain requests: each `httpx.get` would load the system's certificates anew.
 PLAIN = partial(httpx.Client, verify=False, timeout=30)

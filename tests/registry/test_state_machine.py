@@ -2,21 +2,22 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from registry_under_test import CI, CONSUMER, EVALUATOR, MANAGER, NAME, POLICY, REVIEWERS, Bench, make_rating
+from registry_under_test import CI, CONSUMER, EVALUATOR, MANAGER, NAME, POLICY, REVIEWERS, Bench, bench_in, make_rating
 
 from registry.access import Principal
 from registry.attestation import open_envelope
 from registry.commands import adapters, jobs, review, versions
 from registry.commands.gate import assess
-from registry.errors import NotFound, TunegateError
+from registry.errors import Conflict, Forbidden, NotFound, StaleLease, TunegateError
 from registry.records import AccuracyRule, FailJob, Job, KeySet, Role, Skip, State, Verdict
 from registry.settings import Home
 from registry.storage.journal import verify_chain
@@ -109,6 +110,7 @@ class Life(RuleBasedStateMachine):
             request = self.bench.measured(job)
             self.attempt(self.bench.run, EVALUATOR, jobs.record_evidence, job_id=job.id, request=request)
         self.bench.review()
+        assert self.attempt(self.bench.promote, made.number, "approved", SELF_MANAGER) is None
         self.attempt(self.bench.promote, made.number)
 
     # -- judging -------------------------------------------------------------------------------------------------
@@ -234,7 +236,7 @@ def reachable(state: State) -> set[State]:
 
 TestLifeOfVersions = Life.TestCase
 TestLifeOfVersions.settings = settings(
-    max_examples=8,
+    max_examples=6,
     stateful_step_count=20,
     deadline=None,
     derandomize=True,
@@ -242,3 +244,76 @@ TestLifeOfVersions.settings = settings(
     phases=[Phase.generate],  # shrinking takes minutes; the steps that led to a failure are printed all the same
     suppress_health_check=list(HealthCheck),
 )
+
+
+# -- stories that random walks find seldom ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bench(home: Home) -> Iterator[Bench]:
+    with bench_in(home.root) as made:
+        made.create_adapter()
+        yield made
+
+
+def state_of(bench: Bench, number: int) -> State:
+    stored = bench.registry.view().version(NAME, number)
+    assert stored is not None
+    return stored.state
+
+
+def test_evidence_for_a_version_revoked_meanwhile_is_refused_and_changes_nothing(bench: Bench) -> None:
+    number = bench.complete(bench.submit(1).number).number
+    job = bench.claim()
+    assert job is not None
+    bench.revoke(number)
+    with pytest.raises(StaleLease, match="stop working on it"):
+        bench.run(EVALUATOR, jobs.record_evidence, job_id=job.id, request=bench.measured(job))
+    assert state_of(bench, number) is State.REVOKED
+
+
+def test_version_revoked_before_its_evaluation_is_given_to_no_worker(bench: Bench) -> None:
+    number = bench.complete(bench.submit(1).number).number
+    bench.revoke(number)
+    assert bench.claim() is None
+    assert state_of(bench, number) is State.REVOKED
+
+
+def test_rating_of_a_version_revoked_meanwhile_is_refused_and_changes_nothing(bench: Bench) -> None:
+    number = bench.complete(bench.submit(1).number).number
+    bench.evaluate()
+    item = bench.run(REVIEWERS[0], review.next_assignment).value
+    bench.revoke(number)
+    with pytest.raises(Conflict, match="closed"):
+        given = {"assignment_id": item.id, "rating": make_rating(), "comment_sha256": None}
+        bench.run(REVIEWERS[0], review.rate, **given)
+    assert state_of(bench, number) is State.REVOKED
+
+
+def test_alias_is_not_rolled_back_to_a_revoked_version(bench: Bench) -> None:
+    first, second = bench.approvable(1), bench.approvable(2)
+    bench.promote(first)
+    bench.promote(second)
+    bench.revoke(first)
+    with pytest.raises(Conflict, match="was revoked"):
+        bench.rollback(first)
+    assert (state_of(bench, first), state_of(bench, second)) == (State.REVOKED, State.APPROVED)
+
+
+def test_submitter_cannot_promote_what_everyone_else_may(bench: Bench) -> None:
+    number = bench.approvable(1)
+    with pytest.raises(Forbidden, match="ask someone else"):
+        bench.promote(number, who=SELF_MANAGER)
+    assert state_of(bench, number) is State.APPROVABLE
+    bench.promote(number)
+    assert state_of(bench, number) is State.APPROVED
+
+
+def test_version_with_two_aliases_stays_approved_until_both_have_moved(bench: Bench) -> None:
+    first, second = bench.approvable(1), bench.approvable(2)
+    bench.promote(first)
+    bench.promote(first, "canary")
+    bench.promote(second)
+    assert state_of(bench, first) is State.APPROVED
+    bench.promote(second, "canary")
+    assert state_of(bench, first) is State.SUPERSEDED

@@ -36,9 +36,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _as_in_a_run() -> Iterator[None]:
-    """The libraries warn about each other's deprecations; `tunegate train` runs them like this."""
+    """The libraries warn about each other's deprecations; `tunegate train` runs them like this.
+
+    One thread: for so small a model more of them only wait for each other.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     with quiet():
         yield
+    torch.set_num_threads(before)
 
 
 def examples(n: int = 32) -> list[Any]:
@@ -223,8 +231,12 @@ def test_the_hold_is_the_divergence_from_the_base_over_the_rows_own_tokens(base:
 def test_a_stronger_hold_leaves_the_adapter_nearer_to_the_base(base: Path, tmp_path: Path) -> None:
     import msgspec
 
-    far = run(base, tmp_path / "free", msgspec.structs.replace(RECIPE, replay=ReplaySection("r", weight=1e-6)))[1]
-    near = run(base, tmp_path / "held", msgspec.structs.replace(RECIPE, replay=ReplaySection("r", weight=10.0)))[1]
+    short = msgspec.structs.replace(RECIPE.training, epochs=1.5)
+    free, held = (
+        msgspec.structs.replace(RECIPE, training=short, replay=ReplaySection("r", weight=weight))
+        for weight in (1e-6, 10.0)
+    )
+    far, near = run(base, tmp_path / "free", free)[1], run(base, tmp_path / "held", held)[1]
     assert near["replay_divergence"] < far["replay_divergence"] / 2
 
 

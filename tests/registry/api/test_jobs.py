@@ -278,9 +278,6 @@ def test_a_job_that_silences_every_worker_is_given_up(hasty: Site) -> None:
     assert shown["state"] == "failed" and "fell silent" in shown["reason"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a campaign's id leaves the adapter out, so that the second one cannot be opened"
-)
 def test_the_same_files_may_be_versions_of_two_adapters(site: Site, tmp_path: Path) -> None:
     site.create_adapter("twin-bot")
     for adapter in ("support-bot", "twin-bot"):

@@ -20,7 +20,7 @@ from registry.review.campaign import (
 
 ITEMS = [f"i{i:03}" for i in range(60)]
 SECRET, MANIFEST, SUITE = b"s" * 32, "sha256:" + "4" * 64, "support-desk/pilot@sha256:" + "3" * 64
-CAMPAIGN = campaign_id(MANIFEST, "sha256:" + "5" * 64)
+CAMPAIGN = campaign_id("bot", MANIFEST, "sha256:" + "5" * 64)
 
 PEOPLE = st.text(st.characters(blacklist_categories=("Cc", "Cs")), min_size=1, max_size=12)
 NAMES = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_size=12)
@@ -99,8 +99,9 @@ def test_the_root_binds_the_items_and_their_order() -> None:
 
 
 def test_the_same_manifest_under_the_same_policy_is_the_same_campaign() -> None:
-    assert campaign_id("m", "p") == campaign_id("m", "p")
-    assert len({campaign_id("m", "p"), campaign_id("m", "q"), campaign_id("n", "p")}) == 3
+    assert campaign_id("a", "m", "p") == campaign_id("a", "m", "p")
+    others = [campaign_id("a", "m", "q"), campaign_id("a", "n", "p"), campaign_id("b", "m", "p")]
+    assert len({campaign_id("a", "m", "p"), *others}) == 4
 
 
 def test_the_submitter_may_never_review_not_even_having_rated() -> None:

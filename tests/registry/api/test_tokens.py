@@ -1,0 +1,61 @@
+"""Tokens that are limited to a scope stay in it, whatever their role."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from site_under_test import Site, body, running
+
+from registry.records import Role
+from registry.settings import Home
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with running(Home(Path(tmp_path_factory.mktemp("tokens")) / "home")) as found:
+        found.add_token("team-admin", Role.ADMIN, "team admin", scope="team")
+        found.add_token("team-ci", Role.CI, "team ci", scope="team/bot")
+        found.add_token("team-manager", Role.RELEASE_MANAGER, "team manager", scope="team")
+        yield found
+
+
+def tokens(site: Site, who: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = site.http("GET", "/v1/tokens", who).json()
+    return found
+
+
+@pytest.mark.parametrize("scope", [None, "other", "tea", "teams", "team-bot"])
+def test_a_scoped_admin_makes_no_token_beyond_the_scope(site: Site, scope: str | None) -> None:
+    wanted = {"role": "admin", "person": "x", "scope": scope}
+    answer = site.http("POST", "/v1/tokens", "team-admin", json=wanted)
+    assert (answer.status_code, body(answer)["code"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("scope", ["team", "team/bot"])
+def test_a_scoped_admin_makes_tokens_inside_the_scope(site: Site, scope: str) -> None:
+    answer = site.http("POST", "/v1/tokens", "team-admin", json={"role": "ci", "person": "x", "scope": scope})
+    assert answer.status_code == 201
+    assert body(answer)["token"]["scope"] == scope
+
+
+def test_a_scoped_admin_neither_sees_nor_ends_the_tokens_of_others(site: Site) -> None:
+    seen = {one["scope"] for one in tokens(site, "team-admin")}
+    assert seen == {"team", "team/bot"}
+    everyone = tokens(site, "admin")
+    outside = next(one for one in everyone if one["scope"] is None and one["role"] == "evaluator")
+    assert site.http("DELETE", f"/v1/tokens/{outside['id']}", "team-admin").status_code == 404
+    inside = next(one for one in everyone if one["scope"] == "team/bot" and one["person"] == "team ci")
+    assert site.http("DELETE", f"/v1/tokens/{inside['id']}", "team-admin").status_code == 204
+
+
+@pytest.mark.parametrize("scope", ["../..", "a\u0000b", "Team", "", "a/b/c", "team/"])
+def test_a_scope_that_names_no_namespace_or_adapter_is_refused(site: Site, scope: str) -> None:
+    answer = site.http("POST", "/v1/tokens", "admin", json={"role": "ci", "person": "x", "scope": scope})
+    assert answer.status_code == 422
+
+
+def test_a_scoped_token_registers_no_suites(site: Site) -> None:
+    files = [{"path": path, "size": 1, "sha256": "0" * 64} for path in ("suite.toml", "items.jsonl")]
+    answer = site.http("POST", "/v1/suites", "team-manager", json={"name": "support-desk/questions", "files": files})
+    assert answer.status_code == 403
