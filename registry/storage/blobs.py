@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import hmac
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +19,7 @@ from registry.names import check_hex
 from registry.storage.files import sync_directory, write_all
 
 CHUNK_BYTES = 1024 * 1024
+_PUT_ATTEMPTS, _PUT_WAIT_SECONDS = 100, 0.02
 
 
 class LocalBlobs:
@@ -60,10 +62,18 @@ class LocalBlobs:
         return data
 
     def put(self, data: bytes) -> str:
-        """Store bytes made here; returns their sha256."""
+        """Store bytes made here; returns their sha256. Whoever stores the same bytes at the same time is waited for."""
         sha256 = hashlib.sha256(data).hexdigest()
-        if not self.has(sha256):
-            upload = self.upload(sha256, total=len(data), offset=0)
+        for attempt in range(_PUT_ATTEMPTS):
+            if self.has(sha256):
+                break
+            try:
+                upload = self.upload(sha256, total=len(data), offset=0)
+            except Conflict:
+                if attempt == _PUT_ATTEMPTS - 1:
+                    raise
+                time.sleep(_PUT_WAIT_SECONDS)
+                continue
             upload.write(data)
             upload.finish()
         return sha256

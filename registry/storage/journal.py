@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from registry.errors import StorageDamaged, StorageFull
 from registry.events import GENESIS, Entry, chain_hash, decode_entry, encode_entry
 from registry.storage.files import sync_directory, write_all
@@ -157,7 +159,9 @@ class FileJournal:
                     yield line
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def _roll_back(self) -> bool:
         """Cut off what a failed append left; False if even that fails."""
@@ -219,18 +223,27 @@ def _follow(head: Head, raw: bytes) -> Head | None:
 
     Lines after a torn one cannot name it as their predecessor, so "later ones verify" means that their own hash holds.
     """
-    try:
-        line = _parse(raw)
-    except StorageDamaged:
+    if not _is_whole(raw):
         return None
+    line = _parse(raw)
     if line.entry.seq == head.seq + 1 and line.entry.prev == head.hash:
         return Head(line.entry.seq, line.hash)
     raise StorageDamaged(f"journal entry {line.entry.seq} does not continue entry {head.seq}; restore a backup")
 
 
+def _is_whole(raw: bytes) -> bool:
+    """Whether a line is complete and hashes to the name in front of it."""
+    name, space, body = raw[:_HASH_LENGTH], raw[_HASH_LENGTH : _HASH_LENGTH + 1], raw[_HASH_LENGTH + 1 : -1]
+    return raw.endswith(b"\n") and space == b" " and chain_hash(body).encode() == name
+
+
 def _parse(raw: bytes) -> Line:
-    body = raw[_HASH_LENGTH + 1 : -1]
-    digest = raw[:_HASH_LENGTH].decode("ascii", "replace")
-    if not raw.endswith(b"\n") or raw[_HASH_LENGTH : _HASH_LENGTH + 1] != b" " or chain_hash(body) != digest:
+    if not _is_whole(raw):
         raise StorageDamaged("a journal line does not hash to its own name; restore the journal from a backup")
-    return Line(digest, body, decode_entry(body))
+    body = raw[_HASH_LENGTH + 1 : -1]
+    try:
+        return Line(raw[:_HASH_LENGTH].decode(), body, decode_entry(body))
+    except msgspec.DecodeError as error:
+        raise StorageDamaged(
+            f"a journal entry verifies but cannot be read: {error}; a newer tunegate wrote it, so use that version"
+        ) from None

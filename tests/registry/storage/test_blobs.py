@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -269,3 +270,10 @@ def test_writers_that_race_never_spoil_what_is_published(blobs: LocalBlobs) -> N
         writer.join(timeout=60)
     assert not spoiled and finished
     assert blobs.read(digest) == data
+
+
+def test_the_same_small_bytes_may_be_stored_by_many_at_once(tmp_path: Path) -> None:
+    blobs = LocalBlobs(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: blobs.put(b"the same comment"), range(64)))
+    assert len(found) == 1 and blobs.read(found.pop()) == b"the same comment"

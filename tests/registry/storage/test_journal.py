@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import StorageDamaged
-from registry.events import GENESIS, Entry, chain_hash
+from registry.events import GENESIS, Entry, chain_hash, encode_entry
 from registry.storage.journal import FileJournal, Head, Journal, MemoryJournal, verify_chain
 
 TESTS = Path(__file__).parents[2]
@@ -310,3 +310,20 @@ def test_failed_write_stores_nothing_visible_and_stops_all_further_ones(tmp_path
             journal.append(entries[2:])
     with opened(path) as journal:
         assert journal.append(entries[2:]).seq == 4
+
+
+def test_an_entry_of_a_newer_release_is_refused_and_never_taken_for_a_torn_tail(tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    journal = FileJournal(path)
+    journal.append(make_entries(1))
+    head = journal.head
+    journal.close()
+    journal.close()
+    body = encode_entry(make_entries(2)[1]).replace(b'"token.revoked"', b'"token.reborn"')
+    assert b"token.reborn" in body and head.seq == 1
+    with path.open("ab") as file:
+        file.write(chain_hash(body).encode() + b" " + body + b"\n")
+    before = path.read_bytes()
+    with pytest.raises(StorageDamaged, match="a newer tunegate wrote it"):
+        FileJournal(path)
+    assert path.read_bytes() == before
