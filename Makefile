@@ -7,7 +7,9 @@ EXTRAS ?= train,serve-cpu,dev
 
 # PyTorch's CPU wheel: from pip's find-links where this machine has one, otherwise from PyTorch's own index.
 LINKS  := $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
-TORCH  := $(if $(LINKS),--find-links $(LINKS),--torch-backend cpu)
+TORCH  := $(if $(LINKS),$(foreach one,$(LINKS),--find-links $(one)),$(if $(findstring serve-cpu,$(EXTRAS)),--torch-backend cpu))
+comma  := ,
+STAMP  := $(VENV)/.installed-$(subst $(comma),+,$(EXTRAS))
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 export VLLM_NO_USAGE_STATS := 1
@@ -23,9 +25,9 @@ serve: install ## run a registry over TUNEGATE_HOME
 	$(BIN)/tunegate serve
 
 ##@ Work on it
-install: $(VENV)/.installed ## everything this machine needs, into .venv
+install: $(STAMP) ## everything this machine needs, into .venv
 
-$(VENV)/.installed: pyproject.toml constraints.txt overrides.txt
+$(STAMP): pyproject.toml constraints.txt overrides.txt
 	test -x $(BIN)/uv || ($(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet "uv==0.13.*")
 	$(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH) \
 		--constraint constraints.txt --override overrides.txt --editable ".[$(EXTRAS)]"

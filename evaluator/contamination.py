@@ -79,6 +79,8 @@ def training_prompts(dataset: bytes) -> list[str]:
                 prompts += [message["content"] for message in row["messages"] if message["role"] == "user"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"line {number} of the training data is not a row: {error}") from None
+    if not prompts:
+        raise ValueError("no row of it was trained on, so it cannot be what the adapter was trained on")
     return prompts
 
 

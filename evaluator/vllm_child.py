@@ -38,8 +38,10 @@ def main() -> None:
             return
         try:
             served.handle(message, replies)
-        except ValueError as error:
-            # vLLM reports an adapter that it cannot serve as ValueError or RuntimeError from add_lora.
+        except (ValueError, RuntimeError) as error:
+            # vLLM reports an adapter that it cannot serve as ValueError, or as RuntimeError that speaks of LoRA.
+            if isinstance(error, RuntimeError) and "lora" not in str(error).lower():
+                raise
             write_frame(replies, {"refused": f"{type(error).__name__}: {error}"})
 
 

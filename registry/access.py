@@ -92,7 +92,8 @@ ALL_ROLES = frozenset(Role)
 BLOB_READERS: Mapping[str, frozenset[Role]] = {
     # What a blob is to a version decides who may read it.
     "file": ALL_ROLES - {Role.REVIEWER},
-    "suite": frozenset({Role.EVALUATOR, Role.TRAINER, Role.ADMIN, Role.RELEASE_MANAGER, Role.AUDITOR, Role.CI}),
+    # Held-out data: whoever trains or submits must not see it.
+    "suite": frozenset({Role.EVALUATOR, Role.ADMIN, Role.RELEASE_MANAGER, Role.AUDITOR}),
     "items": frozenset({Role.EVALUATOR, Role.ADMIN, Role.RELEASE_MANAGER, Role.AUDITOR}),
     "dataset": frozenset({Role.EVALUATOR, Role.TRAINER, Role.ADMIN, Role.AUDITOR}),
     "ledger": frozenset({Role.EVALUATOR, Role.TRAINER, Role.ADMIN, Role.AUDITOR}),

@@ -44,6 +44,7 @@ PEOPLE = {
 _SUITES = ("support-desk/questions", "support-desk/conversations", "support-desk/pilot", "general-knowledge")
 _START_SECONDS, _TAKEOVER_SECONDS = 60.0, 120.0
 _PR_SET_PDEATHSIG = 1
+_HERE = Path(sys.executable).parent
 
 
 class Stage(NamedTuple):
@@ -137,7 +138,7 @@ def _farewell(home: Home, seconds: float) -> None:
     pulled = home.root / "demo" / "out"
     people.print(
         f"The approved adapter is in {pulled}. Look around:\n"
-        f"  export TUNEGATE_HOME='{home.root}' TUNEGATE_TOKEN=$(cat '{home.admin_token}')\n"
+        f"  export TUNEGATE_HOME='{home.root}' TUNEGATE_TOKEN=$(cat '{home.admin_token}') PATH='{_HERE}':$PATH\n"
         "  tunegate serve &                        # its pages: http://127.0.0.1:8420/ (sign in with that token)\n"
         f"  tunegate compare {ADAPTER}/1 {ADAPTER}/2\n"
         f"  tunegate history {ADAPTER}@approved\n"

@@ -98,6 +98,14 @@ class VersionSubmitted(Event, tag="version.submitted"):
     job: str
 
 
+class JobQueued(Event, tag="job.queued"):
+    """A sealed version is to be measured again, because the last attempt did not end in evidence to be trusted."""
+
+    id: str
+    adapter: str
+    number: int
+
+
 class JobClaimed(Event, tag="job.claimed"):
     id: str
     fence: int
@@ -199,6 +207,7 @@ AnyEvent = (
     | PolicySet
     | VersionCreated
     | VersionSubmitted
+    | JobQueued
     | JobClaimed
     | JobFailed
     | EvidenceRecorded

@@ -11,7 +11,7 @@ import msgspec
 from registry.access import new_secret
 from registry.attestation import Signer
 from registry.commands.context import Context, Outcome
-from registry.errors import StorageDamaged
+from registry.errors import InvalidRequest, StorageDamaged
 from registry.events import AnyEvent, RegistryCreated, TokenCreated
 from registry.names import sha256_hex
 from registry.records import KeySet, Role
@@ -63,7 +63,9 @@ def rebuild(home: Home, *, accept_loss: bool = False) -> int:
 
     Refuses, unless the loss is accepted, when the catalog knows of entries that the journal does not have.
     """
-    journal = FileJournal(home.journal)
+    if not home.journal.exists():
+        raise InvalidRequest(f"there is no journal in {home.root}; set TUNEGATE_HOME to the registry's home")
+    journal = FileJournal(home.journal, accept_loss=accept_loss)
     try:
         blobs = LocalBlobs(home.blobs)
         if home.catalog.exists() and not accept_loss:
@@ -91,9 +93,11 @@ def _keys(home: Home, journal: Journal) -> tuple[Signer, bytes]:
         raise StorageDamaged(f"{home.signing_key} cannot be read: {error}; restore it from a backup") from None
     if first is not None:
         created = first.entry.events[0]
-        known = isinstance(created, RegistryCreated) and created.draw_commitment == sha256_hex(draw_secret)
-        if not known:
+        assert isinstance(created, RegistryCreated)
+        if created.draw_commitment != sha256_hex(draw_secret):
             raise StorageDamaged(f"{home.draw_secret} is not the one this journal began with; restore the keys")
+        if created.key != signer.public.id:
+            raise StorageDamaged(f"{home.signing_key} is not the one this journal began with; restore the keys")
     write_durably(home.public_keys, msgspec.json.encode(KeySet(keys=[signer.public])), mode=0o644)
     return signer, draw_secret
 

@@ -37,7 +37,8 @@ from registry.settings import Home
 # The default policy, with a review that a test can afford.
 SMALL_REVIEW = Policy(review=ReviewRule(outputs=5))
 KINDS = {"perplexity": "conversations", "accuracy": "questions", "forgetting": "questions", "review": "prompts"}
-DATASET, LEDGER = b'{"use": "train", "messages": []}', b"ledger"
+DATASET = b'{"use": "train", "messages": [{"role": "user", "content": "Do you sell hats?"}]}'
+LEDGER = b"ledger"
 
 
 class Site:

@@ -43,10 +43,8 @@ class Adapters(Controller):
     @get("/v1/adapters", opt=allowed(*EVERYONE))
     async def list_adapters(self, request: AnyRequest, limit: Limit = 100, cursor: Cursor = None) -> Page[AdapterInfo]:
         def question(context: Context) -> Page[AdapterInfo]:
-            found = context.view.adapters(read_cursor(cursor), limit + 1)
-            page = [
-                adapters.describe(context.view, one) for one in found[:limit] if context.principal.may_see(one.name)
-            ]
+            found = context.view.adapters(read_cursor(cursor), limit + 1, context.principal.scope)
+            page = [adapters.describe(context.view, one) for one in found[:limit]]
             return Page(items=page, next_cursor=write_cursor(found[limit - 1].name) if len(found) > limit else None)
 
         return await ask(request, question)

@@ -170,12 +170,12 @@ def find_training(directory: Path, run_dir: Path | None) -> Training | None:
 @click.command()
 @click.argument("ref")
 def status(ref: str) -> None:
-    """State and verdict of a version; exits by the verdict, and 1 for a version that was revoked."""
+    """State and verdict of a version; exits by the verdict."""
     with connected() as client:
         version = concrete(client, ref)
         report = client.gate(version.ref)
     show(version, f"{version.ref} is {version.state}; the gate says {report.verdict}")
-    leave(NO_GO if version.state is State.REVOKED else EXIT_CODES[report.verdict])
+    leave(EXIT_CODES[report.verdict])
 
 
 @click.command()
@@ -185,16 +185,12 @@ def status(ref: str) -> None:
 def gate(ref: str, junit: Path | None, markdown: Path | None) -> None:
     """The gate report of a version; exits 0 go, 1 no_go, 2 undecided."""
     with connected() as client:
-        version = concrete(client, ref)
-        report = client.gate(version.ref)
+        report = client.gate(concrete(client, ref).ref)
     if junit:
         junit.write_text(gate_junit(report))
     if markdown:
         markdown.write_text(gate_markdown(report))
     show(report, gate_table(report))
-    if version.state is State.REVOKED:
-        console().print(f"[bold red]{version.ref} is revoked[/]: whatever the gate said, it must not be used")
-        leave(NO_GO)
     leave(EXIT_CODES[report.verdict])
 
 

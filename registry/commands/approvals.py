@@ -1,5 +1,7 @@
 """Promotion, rollback and revocation: the only ways an alias moves or a version stops being served."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from registry.attestation import Approval, statement
@@ -10,8 +12,11 @@ from registry.commands.versions import base_of, describe, find_version
 from registry.errors import Conflict, Forbidden, GateNotSatisfied, NotFound, PreconditionFailed
 from registry.events import AliasMoved, AnyEvent, JobFailed, VersionRevoked
 from registry.names import check_alias
-from registry.records import AliasInfo, GateReport, Promote, Revoke, Rollback, State, Verdict
+from registry.records import AliasInfo, GateReport, Promote, RatingRow, Revoke, Rollback, State, Verdict
 from registry.storage.views import StoredAlias, StoredVersion
+
+# Who moves an alias when the policy says that the gate alone decides.
+AUTOMATIC = "tunegate"
 
 
 def promote(context: Context, adapter: str, number: int, request: Promote, if_match: str | None) -> Outcome:
@@ -24,8 +29,7 @@ def promote(context: Context, adapter: str, number: int, request: Promote, if_ma
     current = context.view.alias(adapter, alias)
     _check_match(current, if_match)
     report = _satisfied(context, stored)
-    if context.principal.person == stored.submitter:
-        raise Forbidden(f"{context.principal.person!r} submitted {stored.ref} and cannot promote it; ask someone else")
+    _check_submitter(context, stored)
     if stored.state not in (State.APPROVABLE, State.APPROVED):
         raise Conflict(f"{stored.ref} is {stored.state}; go back to an earlier version with `tunegate rollback`")
     if current and current.number == number:
@@ -35,7 +39,11 @@ def promote(context: Context, adapter: str, number: int, request: Promote, if_ma
 
 
 def rollback(context: Context, adapter: str, alias: str, request: Rollback, if_match: str | None) -> Outcome:
-    """Point an alias back at a version it named before, for a reason; the counter rises all the same."""
+    """Point an alias back at a version it named before, for a reason; the counter rises all the same.
+
+    The policy that the version was approved under decides, not the adapter's present one: a way back must not be
+    closed by a suite that has changed since.
+    """
     check_alias(alias)
     find_adapter(context, adapter)
     current = context.view.alias(adapter, alias)
@@ -50,7 +58,8 @@ def rollback(context: Context, adapter: str, alias: str, request: Rollback, if_m
         raise Conflict(f"{adapter}@{alias} never named version {request.to}; promote it instead")
     if current.number == request.to:
         return Outcome(alias_info(current))
-    report = _satisfied(context, target)
+    _check_submitter(context, target)
+    report = _require_go(target, assess(context.view, target))
     return _answered(context, moved(context, target, alias, report, by=context.principal.person, reason=request.reason))
 
 
@@ -85,19 +94,44 @@ def etag(alias: StoredAlias | AliasInfo) -> str:
     return f"{alias.counter}-{alias.digest.removeprefix('sha256:')[:16]}"
 
 
-def _satisfied(context: Context, stored: StoredVersion) -> GateReport:
+def automatic_move(context: Context, stored: StoredVersion, ratings: Sequence[RatingRow]) -> AliasMoved | None:
+    """The promotion that the adapter's present policy asks for once the gate says go; None where it asks for none.
+
+    ratings: those about to be recorded. An older version never takes the place of a newer one by itself.
+    """
+    present = context.view.adapter(stored.adapter)
+    current = context.view.alias(stored.adapter, "approved")
+    if present is None or not context.view.policy(present.policy).promotion.automatic:
+        return None
+    if current and current.number > stored.number:
+        return None
+    try:
+        report = _satisfied(context, stored, ratings)
+    except GateNotSatisfied:
+        return None
+    return moved(context, stored, "approved", report, by=AUTOMATIC, reason="promoted by policy: the gate is satisfied")
+
+
+def _satisfied(context: Context, stored: StoredVersion, ratings: Sequence[RatingRow] = ()) -> GateReport:
     """The report under the pinned policy, if the gate says go there and under the adapter's present policy."""
-    report = assess(context.view, stored)
+    report = _require_go(stored, assess(context.view, stored, and_also=ratings))
     present = find_adapter(context, stored.adapter).policy
-    reports = [report]
     if stored.policy and present != stored.policy:
-        reports.append(assess(context.view, stored, policy=present))
-    for one in reports:
-        if one.verdict is not Verdict.GO:
-            reasons = "; ".join(f"{check.name}: {check.reason}" for check in one.checks if check.status != "pass")
-            under = "" if one is report else " under the adapter's present policy"
-            raise GateNotSatisfied(f"{stored.ref} is {one.verdict}{under}: {reasons}", msgspec.to_builtins(one))
+        under = " under the adapter's present policy"
+        _require_go(stored, assess(context.view, stored, policy=present, and_also=ratings), under)
     return report
+
+
+def _require_go(stored: StoredVersion, report: GateReport, under: str = "") -> GateReport:
+    if report.verdict is not Verdict.GO:
+        reasons = "; ".join(f"{check.name}: {check.reason}" for check in report.checks if check.status != "pass")
+        raise GateNotSatisfied(f"{stored.ref} is {report.verdict}{under}: {reasons}", msgspec.to_builtins(report))
+    return report
+
+
+def _check_submitter(context: Context, stored: StoredVersion) -> None:
+    if context.principal.person == stored.submitter:
+        raise Forbidden(f"{context.principal.person!r} submitted {stored.ref} and cannot promote it; ask someone else")
 
 
 def moved(

@@ -32,6 +32,7 @@ def assess(
 def subject_of(view: View, stored: StoredVersion, policy_digest: str) -> Subject:
     policy = view.policy(policy_digest)
     suites = view.suites()
+    job = view.job_of(stored.adapter, stored.number)
     return Subject(
         ref=stored.ref,
         digest=stored.digest,
@@ -41,6 +42,8 @@ def subject_of(view: View, stored: StoredVersion, policy_digest: str) -> Subject
         has_training_record=stored.training is not None,
         suite_sizes={ref: suites[ref].n_items for ref in suite_refs(policy)},
         warnings=[finding.message for finding in stored.findings],
+        failure=job.reason if job and job.state == "failed" else None,
+        revoked=stored.state is State.REVOKED,
     )
 
 

@@ -1,6 +1,6 @@
 """Jobs: claimed under a lease with a fencing token, answered with evidence. Workers measure; judging happens here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -11,16 +11,19 @@ from registry.errors import EvidenceRefused, NotFound, StaleLease
 from registry.events import AnyEvent, EvidenceRecorded, JobClaimed, JobFailed
 from registry.gate.rows import contradictions, outputs
 from registry.names import digest_of
-from registry.records import ClaimJob, Evidence, FailJob, Job, JobInfo, Lease, PostEvidence
+from registry.records import ClaimJob, Evidence, FailJob, ItemRow, Job, JobInfo, Lease, PostEvidence, Role
 from registry.storage.views import StoredJob, StoredVersion
+from registry.suites import read_suite
 
 MOST_ATTEMPTS = 3
+# Which worker does which kind of job.
+KINDS = {Role.EVALUATOR: "evaluation", Role.TRAINER: "training"}
 
 
 def claim(context: Context, request: ClaimJob) -> Outcome:
     """The oldest job that is queued, or whose worker fell silent; status 204 and no job if there is none."""
     events: list[AnyEvent] = []
-    for job in context.view.unfinished_jobs(request.kinds):
+    for job in context.view.unfinished_jobs([kind for kind in request.kinds if _does(context, kind)]):
         if not context.principal.may_see(job.adapter):
             continue
         if job.state == "claimed" and not context.services.leases.expired(job.id):
@@ -62,7 +65,7 @@ def record_evidence(context: Context, job_id: str, request: PostEvidence) -> Out
     if not blobs.has(evidence.rows):
         raise EvidenceRefused(f"upload the per-item rows first with PUT /v1/blobs/sha256:{evidence.rows}")
     rows = context.services.read_rows(evidence.rows)
-    if problems := contradictions(evidence, rows):
+    if problems := [*_strangers(context, stored, rows), *contradictions(evidence, rows)]:
         raise EvidenceRefused("the evidence contradicts its own rows: " + "; ".join(problems[:5]), problems)
     digest = digest_of(msgspec.to_builtins(evidence))
     measured = stored._replace(evidence=evidence, evidence_digest=digest)
@@ -76,7 +79,7 @@ def record_evidence(context: Context, job_id: str, request: PostEvidence) -> Out
 def held(context: Context, job_id: str, fence: int) -> StoredJob:
     """The job, if the fencing token is the newest and the job is still open."""
     job = context.view.job(job_id)
-    if job is None or not context.principal.may_see(job.adapter):
+    if job is None or not context.principal.may_see(job.adapter) or not _does(context, job.kind):
         raise NotFound(f"job {job_id!r} does not exist or is not visible to this token")
     if job.state != "claimed" or job.fence != fence:
         raise StaleLease(
@@ -84,6 +87,10 @@ def held(context: Context, job_id: str, fence: int) -> StoredJob:
             "over; stop working on it and claim again"
         )
     return job
+
+
+def _does(context: Context, kind: str) -> bool:
+    return KINDS.get(context.principal.role) == kind
 
 
 def describe(job: StoredJob) -> JobInfo:
@@ -104,6 +111,23 @@ def _foreign(stored: StoredVersion, evidence: Evidence) -> Iterator[str]:
         yield f"manifest {evidence.manifest} was measured, the job is about {stored.digest}"
     if evidence.policy != stored.policy:
         yield f"policy {evidence.policy} was followed, the version is pinned to {stored.policy}"
+
+
+def _strangers(context: Context, stored: StoredVersion, rows: Sequence[ItemRow]) -> Iterator[str]:
+    """Rows about items that the policy's suites do not have."""
+    assert stored.policy is not None
+    suites, blobs = context.view.suites(), context.services.blobs
+    named: dict[str, set[str]] = {}
+    for row in rows:
+        named.setdefault(row.suite, set()).add(row.item)
+    asked = suite_refs(context.view.policy(stored.policy))
+    for ref, found in sorted(named.items()):
+        if ref not in asked:
+            yield f"{ref} is not a suite of the policy"
+            continue
+        content = {file.path: blobs.read(file.sha256) for file in suites[ref].files}
+        if unknown := sorted(found - {item.id for item in read_suite(content).items}):
+            yield f"{ref} has no item {unknown[0]!r}"
 
 
 def _assembled(context: Context, job: StoredJob) -> Job:

@@ -1,8 +1,9 @@
 """Human review: one blinded item at a time, issued by the server, rated once."""
 
+from collections import Counter
 from typing import NamedTuple
 
-from registry.commands.approvals import moved
+from registry.commands.approvals import automatic_move
 from registry.commands.context import Context, Outcome
 from registry.commands.gate import assess, decided
 from registry.commands.versions import find_version
@@ -21,9 +22,6 @@ from registry.records import (
 )
 from registry.review import campaign as plan
 from registry.storage.views import StoredAssignment, StoredCampaign, StoredVersion
-
-# Who moves an alias when the policy says that the gate alone decides.
-AUTOMATIC = "tunegate"
 
 
 def next_assignment(context: Context) -> Outcome:
@@ -71,9 +69,8 @@ def rate(context: Context, assignment_id: str, rating: Rating, comment_sha256: s
     review = next(check for check in report.checks if check.kind == "review")
     if review.status is not Status.PENDING:
         events += decided(context, stored, report, {})
-        if report.verdict is Verdict.GO and context.view.policy(report.policy).promotion.automatic:
-            reason = "promoted by policy: the gate is satisfied"
-            events.append(moved(context, stored, "approved", report, by=AUTOMATIC, reason=reason))
+        if report.verdict is Verdict.GO and (move := automatic_move(context, stored, [row])):
+            events.append(move)
     return Outcome(_progress(context, [campaign], extra=(1, 0)), events)
 
 
@@ -118,13 +115,12 @@ def _desk(context: Context, campaign: StoredCampaign) -> _Desk | None:
         return None
     person = context.principal.person
     assignments = context.view.assignments(campaign.id)
-    by_person: dict[str, int] = {}
-    for one in assignments:
-        if one.state == "rated":  # who only looked takes nobody's place
-            by_person[one.person] = by_person.get(one.person, 0) + 1
-    if plan.why_not_review(person, stored.submitter, by_person):
-        return None
     wanted = context.view.policy(campaign.policy).review.outputs
+    rated = Counter(one.person for one in assignments if one.state == "rated")
+    # Only who has finished takes a place: people who rate one item and leave must not keep others out.
+    finished = {one for one, count in rated.items() if count >= wanted}
+    if plan.why_not_review(person, stored.submitter, finished):
+        return None
     items = context.view.campaign_items(campaign.id)
     # Everyone rates the same core, each in an order of their own; the spares behind it replace what was skipped.
     core, spares = items[:wanted], items[wanted:]

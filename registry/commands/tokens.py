@@ -1,10 +1,11 @@
 """Tokens: made, listed, revoked. Their secrets never reach journal, catalog or log."""
 
+import unicodedata
 from datetime import timedelta
 
 from registry.access import Principal, new_secret
 from registry.commands.context import Context, Outcome
-from registry.errors import Forbidden, NotFound
+from registry.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from registry.events import TokenCreated, TokenRevoked
 from registry.names import check_adapter_name, sha256_hex
 from registry.records import CreateToken, Role, TokenInfo
@@ -24,12 +25,13 @@ def create(context: Context, request: CreateToken) -> Outcome:
             f"this token is limited to {context.principal.scope!r} and makes tokens for that scope only; "
             f"ask for scope {context.principal.scope!r} or an adapter in it"
         )
+    person = _person(context, request.person)
     id_, secret = new_secret(request.role)
     expires_at = (context.time + timedelta(days=request.expires_days)).isoformat(timespec="seconds")
     event = TokenCreated(
         id=id_,
         role=request.role,
-        person=request.person,
+        person=person,
         scope=request.scope,
         secret_sha256=sha256_hex(secret.encode()),
         expires_at=expires_at,
@@ -37,7 +39,7 @@ def create(context: Context, request: CreateToken) -> Outcome:
     info = TokenInfo(
         id=id_,
         role=request.role,
-        person=request.person,
+        person=person,
         scope=request.scope,
         created_at=context.now,
         expires_at=expires_at,
@@ -60,10 +62,20 @@ def revoke(context: Context, id_: str) -> Outcome:
     return Outcome(None, [TokenRevoked(id=id_)], 204)
 
 
+def _person(context: Context, name: str) -> str:
+    """The one spelling of a person's name: distinct people are told apart by it, in reviews and promotions."""
+    person = " ".join(unicodedata.normalize("NFKC", name).split())
+    if not person or not person.isprintable():
+        raise InvalidRequest(f"person {name!r} is no name; give one that can be read")
+    known = {token.person for token in context.view.tokens()}
+    if other := next((one for one in sorted(known) if one.casefold() == person.casefold() and one != person), None):
+        raise Conflict(f"person {person!r} is known here as {other!r}; use that spelling, or another name")
+    return person
+
+
 def _manages(principal: Principal, token: StoredToken) -> bool:
-    if principal.role is Role.ADMIN:
-        return _within(principal, token.scope)
-    return token.person == principal.person
+    own = principal.role is Role.ADMIN or token.person == principal.person
+    return own and _within(principal, token.scope)
 
 
 def _within(principal: Principal, scope: str | None) -> bool:

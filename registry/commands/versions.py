@@ -3,8 +3,9 @@
 from registry.access import hidden_from, require_sight
 from registry.commands.adapters import find_adapter
 from registry.commands.context import Context, Outcome
+from registry.commands.gate import assess
 from registry.errors import Conflict, InspectionFailed, InvalidRequest, NotFound
-from registry.events import VersionCreated, VersionSubmitted
+from registry.events import JobQueued, VersionCreated, VersionSubmitted
 from registry.inspection import (
     CONFIG,
     MAX_CONFIG_BYTES,
@@ -22,6 +23,7 @@ from registry.records import (
     Resolved,
     Role,
     State,
+    Status,
     SubmitVersion,
     TrainingRecord,
     VersionInfo,
@@ -56,6 +58,11 @@ def submit(context: Context, adapter: str, request: SubmitVersion) -> Outcome:
     files = sorted(request.files, key=lambda file: file.path)
     digest = manifest_digest(files, stored.base)
     if existing := context.view.version_by_digest(adapter, digest):
+        if request.training and existing.training != request.training:
+            raise Conflict(
+                f"these files are {existing.ref} already, submitted with {'another' if existing.training else 'no'} "
+                "training record, and that is sealed with it; a changed README.md makes them a new version"
+            )
         return Outcome(_answer(existing, missing_blobs(context.services.blobs, existing.files, existing.training)))
     number = context.view.last_number(adapter) + 1
     event = VersionCreated(
@@ -69,8 +76,18 @@ def submit(context: Context, adapter: str, request: SubmitVersion) -> Outcome:
 
 
 def complete(context: Context, adapter: str, number: int) -> Outcome:
-    """Inspect and seal a version, pin the adapter's policy, queue its evaluation. Again: the same answer."""
+    """Inspect and seal a version, pin the adapter's policy, queue its evaluation. Again: the same answer.
+
+    A version whose evaluation failed, or whose engine failed its own canaries, is measured again: nothing that was
+    measured speaks for or against it.
+    """
     stored = find_version(context, adapter, number)
+    if stored.state is State.INCONCLUSIVE and (last := context.view.job_of(adapter, number)):
+        report = assess(context.view, stored)
+        distrusted = any(check.kind == "effect" and check.status is Status.INVALID for check in report.checks)
+        if last.state == "failed" or distrusted:
+            again = JobQueued(id=sha256_hex(f"again {last.id}".encode())[:32], adapter=adapter, number=number)
+            return Outcome(_answer(stored._replace(state=State.SUBMITTED), []), [again])
     if stored.state is not State.UPLOADING:
         return Outcome(_answer(stored, []))
     blobs = context.services.blobs
@@ -134,7 +151,7 @@ def resolve(context: Context, reference: str) -> Resolved:
     if stored.state is State.REVOKED:
         raise NotFound(f"{reference!r} was revoked and can no longer be pulled; roll the alias back to another version")
     base = base_of(context.view, stored.adapter)
-    attestation = context.view.attestation(stored.adapter, stored.number)
+    attestation = context.view.attestation(stored.adapter, stored.number, parsed.alias)
     return Resolved(
         ref=stored.ref,
         number=stored.number,

@@ -40,6 +40,8 @@ class Subject(NamedTuple):
     has_training_record: bool
     suite_sizes: dict[str, int]  # items in each pinned suite, by `name@digest`
     warnings: Sequence[str] = ()
+    failure: str | None = None  # why the last attempt to measure it was given up
+    revoked: bool = False
 
 
 class Case(NamedTuple):
@@ -77,6 +79,8 @@ def verdict_of(checks: Sequence[Check]) -> Verdict:
 
 def inspection(case: Case) -> Check:
     check = _Draft("inspection", {"sealed": True})
+    if case.subject.revoked:
+        return check.to(Status.FAIL, "revoked: it must not be used, whatever was measured")
     if not case.subject.sealed:
         return check.to(Status.PENDING, "the upload is not complete")
     found = f" with {len(case.subject.warnings)} warnings" if case.subject.warnings else ""
@@ -88,7 +92,9 @@ def provenance(case: Case) -> Check:
     check = _Draft("provenance", {"training_record": needed})
     if needed and not present:
         return check.to(
-            Status.FAIL, "no training record; push with `--run DIRECTORY`, the training run", training_record=False
+            Status.FAIL,
+            "no training record; push with `--run DIRECTORY` and a changed README.md, as a new version",
+            training_record=False,
         )
     reason = "training record present" if present else "no training record, and the policy does not ask for one"
     return check.to(Status.PASS, reason, training_record=present)
@@ -98,7 +104,7 @@ def effect(case: Case) -> Check:
     """The adapter must change what is served, measured by an engine that passes its own canaries."""
     check = _Draft("effect", {"canaries": len(ENGINE_CANARIES) + 1})
     if case.evidence is None:
-        return check.to(Status.PENDING, "not evaluated yet")
+        return check.to(*_unmeasured(case))
     if distrust := _foreign(case, case.evidence) or _distrust(case.evidence):
         return check.to(Status.INVALID, distrust)
     found = [canary for canary in case.evidence.canaries if canary.name == EFFECT_CANARY]
@@ -322,6 +328,12 @@ def _distrust(evidence: Evidence) -> str | None:
     return None
 
 
+def _unmeasured(case: Case) -> tuple[Status, str]:
+    if case.subject.failure is None:
+        return Status.PENDING, "not evaluated yet"
+    return Status.INVALID, f"the evaluation failed: {case.subject.failure}; push the same files to measure them again"
+
+
 def _foreign(case: Case, evidence: Evidence) -> str | None:
     """Why this evidence says nothing about this version, or None."""
     if evidence.manifest == case.subject.digest:
@@ -349,7 +361,7 @@ def _unusable(
 ) -> tuple[Status, str] | None:
     """Why this part of the evidence cannot be judged, or None: missing, another suite, incomplete, distrusted."""
     if case.evidence is None:
-        return Status.PENDING, "not evaluated yet"
+        return _unmeasured(case)
     if foreign := _foreign(case, case.evidence):
         return Status.INVALID, foreign
     if measured_on is None or n is None:

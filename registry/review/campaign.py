@@ -6,7 +6,7 @@ outputs are seen, and an auditor who is shown the secret can repeat it.
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from registry.names import digest_of, sha256_hex
 
@@ -46,12 +46,12 @@ def campaign_id(adapter: str, manifest: str, policy: str) -> str:
     return sha256_hex(f"campaign {adapter} {manifest} {policy}".encode())[:32]
 
 
-def why_not_review(person: str, submitter: str, ratings_by_person: Mapping[str, int]) -> str | None:
-    """The reason why this person may not join, or None."""
+def why_not_review(person: str, submitter: str, finished: Collection[str]) -> str | None:
+    """The reason why this person may not join, or None. `finished`: who has rated all that was asked."""
     if person == submitter:
         return "whoever submitted a version cannot review it"
-    if person not in ratings_by_person and len(ratings_by_person) >= MOST_REVIEWERS:
-        return f"{MOST_REVIEWERS} people are already reviewing"
+    if person not in finished and len(finished) >= MOST_REVIEWERS:
+        return f"{MOST_REVIEWERS} people have reviewed it already"
     return None
 
 

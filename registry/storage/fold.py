@@ -22,6 +22,7 @@ from registry.events import (
     GateDecided,
     JobClaimed,
     JobFailed,
+    JobQueued,
     PolicySet,
     RatingRecorded,
     RegistryCreated,
@@ -131,10 +132,13 @@ def _(event: VersionSubmitted, to: Target) -> None:
         "UPDATE versions SET state = ?, sealed_at = ?, policy = ?, findings = ? WHERE adapter = ? AND number = ?",
         [State.SUBMITTED, to.entry.at, event.policy, _json(event.findings), event.adapter, event.number],
     )
-    to.db.execute(
-        "INSERT INTO jobs VALUES (?, 'evaluation', ?, ?, 'queued', 0, 0, NULL, NULL, ?)",
-        [event.job, event.adapter, event.number, to.entry.seq],
-    )
+    _queue(to, event.job, event.adapter, event.number)
+
+
+@fold.register
+def _(event: JobQueued, to: Target) -> None:
+    _queue(to, event.id, event.adapter, event.number)
+    _move_version(to, event.adapter, event.number, State.SUBMITTED)
 
 
 @fold.register
@@ -244,6 +248,13 @@ def _(event: AliasMoved, to: Target) -> None:
 @fold.register
 def _(event: VersionRevoked, to: Target) -> None:
     _move_version(to, event.adapter, event.number, State.REVOKED)
+
+
+def _queue(to: Target, job: str, adapter: str, number: int) -> None:
+    to.db.execute(
+        "INSERT INTO jobs VALUES (?, 'evaluation', ?, ?, 'queued', 0, 0, NULL, NULL, ?)",
+        [job, adapter, number, to.entry.seq],
+    )
 
 
 def _hold(to: Target, adapter: str, number: int, sha256: str, purpose: str) -> None:

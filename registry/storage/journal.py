@@ -6,6 +6,7 @@ start. Anything else that does not hash is damage, and refused.
 """
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from registry.storage.files import sync_directory, write_all
 
 _HASH_LENGTH = 64
 _NO_SPACE = (28, 122)  # ENOSPC, EDQUOT
+
+_log = logging.getLogger("tunegate")
 
 
 class Head(NamedTuple):
@@ -100,10 +103,11 @@ class MemoryJournal:
 class FileJournal:
     """A journal in one file, held by one process through a lock on it.
 
-    Raises StorageDamaged if another process holds it or a line in the middle does not verify.
+    A tail without a line end was never acknowledged: it is set aside. accept_loss: so is a last line that has one.
+    Raises StorageDamaged if another process holds it or a whole line does not verify.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, accept_loss: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         created = not path.exists()
@@ -120,7 +124,7 @@ class FileJournal:
             if created:
                 os.fsync(self._fd)
                 sync_directory(path.parent)
-            self._head, self._size = self._recover()
+            self._head, self._size = self._recover(accept_loss)
         except BaseException:
             os.close(self._fd)
             raise
@@ -172,13 +176,18 @@ class FileJournal:
             return False
         return True
 
-    def _recover(self) -> tuple[Head, int]:
+    def _recover(self, accept_loss: bool) -> tuple[Head, int]:
         """Verify the whole chain; set a torn tail aside."""
         head, size, torn = Head(0, GENESIS), 0, None
         with self._path.open("rb") as file:
             for raw in file:
                 following = _follow(head, raw)
                 if following is None:
+                    if raw.endswith(b"\n") and not accept_loss:
+                        raise StorageDamaged(
+                            f"{self._path}: the entry after number {head.seq} does not verify; restore the journal "
+                            "from a backup, or cut off what follows with `tunegate rebuild --accept-loss`"
+                        )
                     torn = torn if torn is not None else size
                 elif torn is not None:
                     raise StorageDamaged(
@@ -197,6 +206,7 @@ class FileJournal:
     def _set_aside(self, tail: bytes, offset: int) -> None:
         aside = self._path.with_name(f"{self._path.name}.torn-at-{offset}")
         aside.write_bytes(tail)
+        _log.warning("%s: %d bytes that were never acknowledged are now in %s", self._path, len(tail), aside)
         os.ftruncate(self._fd, offset)
         os.fsync(self._fd)
 

@@ -181,8 +181,10 @@ class View:
         rows = self._adapters("WHERE name = ?", name)
         return rows[0] if rows else None
 
-    def adapters(self, after: str, limit: int) -> list[StoredAdapter]:
-        return self._adapters("WHERE name > ? ORDER BY name LIMIT ?", after, limit)
+    def adapters(self, after: str, limit: int, scope: str | None = None) -> list[StoredAdapter]:
+        """By name; `scope` is a namespace or one adapter that a token is limited to."""
+        inside = "AND (?::TEXT IS NULL OR name = ? OR starts_with(name, ? || '/'))"
+        return self._adapters(f"WHERE name > ? {inside} ORDER BY name LIMIT ?", after, scope, scope, scope, limit)
 
     def _adapters(self, clause: str, *values: Any) -> list[StoredAdapter]:
         rows = self._all(f"SELECT name, base, policy, revision, created_at FROM adapters {clause}", *values)
@@ -266,13 +268,15 @@ class View:
         keys = ("alias", "counter", "previous", "number", "digest", "by", "at", "reason")
         return [AliasMove(**dict(zip(keys, row, strict=True))) for row in rows]
 
-    def attestation(self, adapter: str, number: int) -> Envelope | None:
-        """The newest approval of a version."""
+    def attestation(self, adapter: str, number: int, alias: str | None = None) -> Envelope | None:
+        """The newest approval of a version, as `alias` if that is given."""
         row = self._one(
-            "SELECT attestation FROM alias_moves WHERE adapter = ? AND number = ? "
+            "SELECT attestation FROM alias_moves WHERE adapter = ? AND number = ? AND (?::TEXT IS NULL OR alias = ?) "
             "ORDER BY made_at DESC, counter DESC LIMIT 1",
             adapter,
             number,
+            alias,
+            alias,
         )
         return _read(row[0], Envelope) if row else None
 

@@ -47,7 +47,7 @@ class Pages(Controller):
     @get("/", opt=OPEN)
     async def overview(self, request: AnyRequest) -> Response[str]:
         def question(context: Context) -> dict[str, Any]:
-            found = [one for one in context.view.adapters("", _SHOWN) if context.principal.may_see(one.name)]
+            found = context.view.adapters("", _SHOWN, context.principal.scope)
             rows = [(adapters.describe(context.view, one), _versions(context, one.name)) for one in found]
             return {"adapters": rows, "person": context.principal.person, "role": context.principal.role}
 

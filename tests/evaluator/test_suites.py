@@ -55,12 +55,7 @@ def test_a_shipped_suite_is_registrable_under_its_name_with_unique_ids(name: str
     assert n == len({item.id for item in items}) == len(items)
 
 
-FOUR_TWICE = pytest.mark.xfail(
-    strict=True, reason="four questions are in two fields; taking them out changes its digest"
-)
-
-
-@pytest.mark.parametrize("name", [pytest.param(NAMES[0], marks=FOUR_TWICE), *NAMES[1:]])
+@pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_asked_twice(name: str) -> None:
     counted = Counter(" ".join(words(text)) for text in texts(suite(name)))
     assert [text for text, times in counted.items() if times > 1] == []

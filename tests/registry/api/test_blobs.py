@@ -210,7 +210,7 @@ def test_what_a_blob_is_to_a_version_decides_who_may_read_it(site: Site) -> None
         sha(weights): {"admin", "ci", "trainer", "evaluator", "release-manager", "auditor"},
         sha(DATASET): {"admin", "trainer", "evaluator", "auditor"},
         sha(LEDGER): {"admin", "trainer", "evaluator", "auditor"},
-        suite: {"admin", "ci", "trainer", "evaluator", "release-manager", "auditor"},
+        suite: {"admin", "evaluator", "release-manager", "auditor"},
     }
     for sha256, expected in readers.items():
         found = {role.value: site.http("GET", f"/v1/blobs/sha256:{sha256}", role.value).status_code for role in Role}

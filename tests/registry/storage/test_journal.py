@@ -195,7 +195,7 @@ def test_missing_repeated_and_exchanged_records_are_refused(tmp_path: Path, orde
     records = written(path, n=4).splitlines(keepends=True)
     path.write_bytes(b"".join(records[index] for index in order))
     for check in (FileJournal, verify_chain):
-        with pytest.raises(StorageDamaged, match="does not continue"):
+        with pytest.raises(StorageDamaged, match="does not verify"):
             check(path)
 
 
@@ -213,7 +213,7 @@ def test_refused_journal_is_released_for_the_next_try(tmp_path: Path) -> None:
     path = tmp_path / "journal.log"
     good = written(path)
     path.write_bytes(b"x" + good[1:])
-    with pytest.raises(StorageDamaged, match="does not continue"):
+    with pytest.raises(StorageDamaged, match="does not verify"):
         FileJournal(path)
     path.write_bytes(good)
     with opened(path) as journal:
