@@ -16,7 +16,7 @@ from registry.records import Canary
 
 TEXTS = 8
 _NOISE_LIMIT = 0.25  # nats on one token; bf16 on CPU and GPU stays well below, a broken engine does not
-_MIXED_LIMIT = 0.05
+_MIXED_LIMIT, _MOST_MIXED = 0.05, 0.1
 _EFFECT_FLOOR = 1e-3
 
 
@@ -29,7 +29,7 @@ def run_canaries(engine: Engine, texts: Sequence[Sequence[int]], adapter: Path) 
     noise = _distance(alone, again)
     mixing = _distance(alone, beside)
     effect = _distance(alone, adapted)
-    mixed_limit, effect_limit = max(_MIXED_LIMIT, 4 * noise), max(_EFFECT_FLOOR, 10 * noise)
+    mixed_limit, effect_limit = min(_MOST_MIXED, max(_MIXED_LIMIT, 4 * noise)), max(_EFFECT_FLOOR, 10 * noise)
     lengths = [len(ids) - 1 for ids in texts]
     wrong_lengths = sum(
         len(scores) != length

@@ -58,6 +58,7 @@ def item_rows(measured: Measurements) -> list[ItemRow]:
                 )
             )
     for (suite, subject), scores in sorted(measured.scores.items()):
+        flagged = measured.contaminated.get(suite) if measured.contaminated else None
         rows += [
             ItemRow(
                 suite=suite,
@@ -69,7 +70,7 @@ def item_rows(measured: Measurements) -> list[ItemRow]:
                 nll_nats=one.nll_nats,
                 n_tokens=one.n_tokens,
                 finish=None,
-                contaminated=None,
+                contaminated=item in flagged if flagged is not None else None,
             )
             for item, one in sorted(scores.items())
         ]
@@ -90,8 +91,9 @@ def build_evidence(
     contamination = None
     if measured.contaminated is not None:
         contamination = [
-            ContaminationEvidence(suite=suite, n=len(measured.suites[suite].asks), contaminated=len(items))
+            ContaminationEvidence(suite=suite, n=len(loaded.asks) + len(loaded.reads), contaminated=len(items))
             for suite, items in measured.contaminated.items()
+            if (loaded := measured.suites[suite])
         ]
     return Evidence(
         manifest=job.digest,

@@ -9,6 +9,7 @@ from evaluator.engine import Engine, EngineRefused, Prompt
 from evaluator.rendering import CONVENTION
 from evaluator.results import Answered, Measured, Results
 from evaluator.suites import Loaded
+from registry.records import SuiteKind
 
 _BATCH = 256
 
@@ -24,14 +25,15 @@ class Subject(NamedTuple):
 
 
 def answer_all(engine: Engine, loaded: Loaded, subject: Subject, folder: Path, step: Step) -> dict[str, Answered]:
-    """Every item's greedy answer, up to the first line break."""
-    results = Results(folder, Answered, _key(engine, loaded, subject))
+    """Every item's greedy answer: up to the first line break where it is compared, whole where people read it."""
+    stop = None if loaded.suite.kind is SuiteKind.PROMPTS else "\n"
+    results = Results(folder, Answered, {**_key(engine, loaded, subject), "stop": stop or ""})
     try:
         todo = [one for one in loaded.asks if one.item not in results.found]
         for start in range(0, len(todo), _BATCH):
             batch = todo[start : start + _BATCH]
             prompts = [Prompt(one.ids, subject.adapter) for one in batch]
-            for index, answer in engine.generate(prompts, loaded.max_tokens, "\n"):
+            for index, answer in engine.generate(prompts, loaded.max_tokens, stop):
                 results.add(Answered(batch[index].item, answer.text, answer.tokens, answer.finish))
                 step(len(results.found), len(loaded.asks))
     finally:

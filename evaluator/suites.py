@@ -18,11 +18,12 @@ class Ask(NamedTuple):
 
 
 class Read(NamedTuple):
-    """A conversation to score; `mask` says which tokens count."""
+    """A conversation to score; `mask` says which tokens count, `texts` are the user's turns."""
 
     item: str
     ids: list[int]
     mask: list[bool]
+    texts: Sequence[str]
 
 
 class Loaded(NamedTuple):
@@ -61,5 +62,6 @@ def _tokenise(suite: Suite, content: SuiteContent, renderer: Renderer) -> Loaded
                 asks.append(Ask(item.id, renderer.question(system, item.prompt), item.prompt, ()))
             case Conversation():
                 scored = renderer.conversation(system, item.messages)
-                reads.append(Read(item.id, scored.ids, scored.mask))
+                texts = [one.content for one in item.messages if one.role == "user"]
+                reads.append(Read(item.id, scored.ids, scored.mask, texts))
     return Loaded(suite, content.head.max_tokens, asks, reads)

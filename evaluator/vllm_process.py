@@ -1,6 +1,7 @@
 """Engine over vLLM's offline engine in a child process: one import of vLLM, and a crash that stays in there."""
 
 import contextlib
+import importlib.metadata
 import io
 import os
 import selectors
@@ -125,7 +126,7 @@ def served_rank(rank: int) -> int:
 
 def _child_settings(settings: EngineSettings) -> dict[str, Any]:
     # Without a GPU, vLLM would take most of the machine's memory for its KV cache.
-    extra: dict[str, Any] = {} if _has_gpu() else {"kv_cache_memory_bytes": 1 << 30, "block_size": 32}
+    extra: dict[str, Any] = {} if not _on_cpu() else {"kv_cache_memory_bytes": 1 << 30, "block_size": 32}
     return {
         "model": str(settings.base.resolve()),
         "dtype": settings.dtype,
@@ -157,5 +158,10 @@ def _cpu_environment() -> dict[str, str]:
     return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(cores))}
 
 
-def _has_gpu() -> bool:
-    return Path("/dev/nvidia0").exists()
+def _on_cpu() -> bool:
+    """Whether the installed vLLM is the one for CPUs; it stays there on a machine with a GPU too."""
+    try:
+        importlib.metadata.version("vllm-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

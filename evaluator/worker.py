@@ -86,14 +86,19 @@ def work(client: Client, place: Workplace, report: Reporter, *, once: bool) -> i
     desk, done = Desk(place), 0
     try:
         while True:
-            job = client.claim(["evaluation"], f"{socket.gethostname()}:{os.getpid()}")
-            if job is not None:
-                do_job(client, desk, job, report)
-                done += 1
-            elif once:
+            try:
+                job = client.claim(["evaluation"], f"{socket.gethostname()}:{os.getpid()}")
+                if job is not None:
+                    do_job(client, desk, job, report)
+                    done += 1
+                    continue
+            except Unreachable as error:
+                if once:
+                    raise
+                report.stage(f"{error}; trying again")
+            if once:
                 return done
-            else:
-                time.sleep(_IDLE_SECONDS)
+            time.sleep(_IDLE_SECONDS)
     finally:
         desk.close()
 
@@ -109,6 +114,12 @@ def do_job(client: Client, desk: Desk, job: Job, report: Reporter) -> None:
         _tell(client, job, f"cannot be evaluated: {error}", retry=False, report=report)
     except EngineDied as error:
         _tell(client, job, str(error), retry=True, report=report)
+    except Unreachable:
+        raise
+    except Exception as error:
+        # One job that breaks a worker must not break the next one without a word.
+        desk.close()
+        _tell(client, job, f"the worker failed: {type(error).__name__}: {error}", retry=True, report=report)
 
 
 def evaluate(client: Client, desk: Desk, job: Job, report: Reporter, check_lease: Callable[[], None]) -> None:
@@ -183,7 +194,7 @@ def _measure(
 
 
 def _contamination(client: Client, place: Workplace, job: Job, suites: dict[str, Loaded]) -> dict[str, set[str]] | None:
-    """Items of the question suites that were in the training data; None where that is not known."""
+    """Items that were in the training data, by suite; None where that is not known. Pilot prompts prove nothing."""
     if job.training is None:
         return None
     sha256 = job.training.dataset.removeprefix("sha256:")
@@ -197,8 +208,9 @@ def _contamination(client: Client, place: Workplace, job: Job, suites: dict[str,
         raise InvalidRequest(f"the training data of {job.ref} cannot be compared with the suites: {error}") from None
     return {
         ref: {ask.item for ask in loaded.asks if index.holds(ask.text)}
+        | {read.item for read in loaded.reads if any(map(index.holds, read.texts))}
         for ref, loaded in suites.items()
-        if loaded.suite.kind is SuiteKind.QUESTIONS
+        if loaded.suite.kind is not SuiteKind.PROMPTS
     }
 
 
@@ -231,11 +243,12 @@ def _lease(client: Client, job: Job) -> Iterator[Callable[[], None]]:
         while not stop.wait(job.lease_seconds / 3):
             try:
                 client.heartbeat(job)
-            except Refused:
-                lost.set()
-                return
+            except Refused as error:
+                if error.status in (404, 409):
+                    lost.set()
+                    return
             except Unreachable:
-                continue  # the fence decides in the end
+                pass  # the fence decides in the end
 
     def check() -> None:
         if lost.is_set():

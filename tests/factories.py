@@ -245,6 +245,15 @@ def make_forgetting(lost: int = 10, gained: int = 10, n: int = 600, base_correct
     )
 
 
+def make_contamination(suites: Mapping[str, str] | None = None, **contaminated: int) -> list[ContaminationEvidence]:
+    """Nothing found in any suite; `accuracy=3` changes one."""
+    names = suites or {section: pinned(section) for section in SUITES}
+    return [
+        ContaminationEvidence(suite=names[section], n=SIZES[section], contaminated=contaminated.get(section, 0))
+        for section in ("accuracy", "forgetting", "perplexity")
+    ]
+
+
 def make_evidence(**changes: Any) -> Evidence:
     """Evidence that satisfies the default policy."""
     values: dict[str, Any] = {
@@ -258,7 +267,7 @@ def make_evidence(**changes: Any) -> Evidence:
         "accuracy": make_accuracy(),
         "forgetting": make_forgetting(),
         "outputs": OutputsEvidence(suite=pinned("review"), n=60),
-        "contamination": [ContaminationEvidence(suite=pinned("accuracy"), n=200, contaminated=0)],
+        "contamination": make_contamination(),
         **changes,
     }
     return Evidence(**values)
@@ -344,6 +353,6 @@ def rows_and_evidence(
             gained=gained,
         ),
         outputs=OutputsEvidence(suite=suites["review"], n=60),
-        contamination=[ContaminationEvidence(suite=suites["accuracy"], n=200, contaminated=0)],
+        contamination=make_contamination(suites),
     )
     return rows, evidence

@@ -1,6 +1,7 @@
 """The ledger: what became of every input row. One Parquet file, part of an adapter's training record.
 
-A row ends as trained, validation, test, duplicate or too_long; nothing is left out in silence.
+A row ends as trained, validation, test, duplicate, too_long or, for replay, empty (the base gave no whole answer);
+nothing is left out in silence.
 """
 
 from collections.abc import Sequence

@@ -9,8 +9,10 @@
    would go on with other numbers.
 """
 
+import json
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +28,13 @@ from trainer.packing import Packed, pack
 from trainer.recipe import Recipe
 
 IGNORED = -100
+# Decoders whose logits are the LM head on the last hidden states and whose attention takes a mask of any shape; others
+# scale logits or mix tokens along the sequence, which packing would get wrong.
+PACKED_MODELS = frozenset(("llama", "mistral", "qwen2", "qwen3"))
+_STATE = "trainer_state.json"  # written last
+_CHECKPOINT_FILES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", _STATE)
+# Attention is quadratic in what is packed together.
+_PACK_TOKENS = 1024
 
 
 class Example(NamedTuple):
@@ -120,7 +129,8 @@ def train(
 ) -> dict[str, float]:
     """Train, continuing from the last checkpoint in `run` if there is one, and save the adapter to `run/adapter`.
 
-    Returns the metrics of the run: last training loss, validation loss, mean divergence of the replay rows, steps.
+    Returns the metrics of the run, those of killed predecessors included: steps, their seconds, loss and divergence of
+    the last 20 steps, validation loss. Raises InvalidRequest for a base that the recipe does not fit.
     """
     on_cpu = not torch.cuda.is_available()
     plan = recipe.training
@@ -143,7 +153,7 @@ def train(
         logging_steps=1,
         save_strategy="steps",
         save_steps=plan.checkpoint_steps,
-        save_total_limit=1,
+        save_total_limit=2,
         report_to="none",
         disable_tqdm=True,
         max_length=None,
@@ -151,6 +161,14 @@ def train(
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=False,
     )
+    longest = max(len(one.ids) for one in [*examples, *validation])
+    packs = can_pack(model.config.get_text_config(), longest)
+    if recipe.replay and not packs:
+        raise InvalidRequest(
+            f"replay rows need a base that is one of {', '.join(sorted(PACKED_MODELS))}, without an attention window "
+            f"shorter than the longest row ({longest} tokens), not {model.config.get_text_config().model_type}; "
+            "take the [replay] section out of the recipe"
+        )
     trainer = _Trainer(
         model=model,
         args=arguments,
@@ -162,13 +180,21 @@ def train(
         callbacks=[_Reporter(on_progress)],
     )
     trainer.replay_weight = recipe.replay.weight if recipe.replay else 0.0
+    trainer.packs = packs and (on_cpu or recipe.replay is not None)
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.train(resume_from_checkpoint=_last_checkpoint(run))
+    checkpoint = last_checkpoint(run)
+    if checkpoint and checkpoint.step >= arguments.max_steps:
+        # A killed run may have been at its end already; the Trainer would take a step more.
+        trainer._load_from_checkpoint(str(checkpoint.folder))
+        trainer.state = transformers.TrainerState.load_from_json(str(checkpoint.folder / _STATE))
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     metrics = {"steps": float(trainer.state.global_step)}
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    metrics["train_loss"] = sum(losses[-20:]) / max(1, len(losses[-20:]))
-    if trainer.divergences:
-        metrics["replay_divergence"] = sum(trainer.divergences[-20:]) / len(trainer.divergences[-20:])
+    history = trainer.state.log_history
+    for name, key in (("train_loss", "loss"), ("replay_divergence", "replay_divergence")):
+        if last := [entry[key] for entry in history if key in entry][-20:]:
+            metrics[name] = sum(last) / len(last)
+    metrics["train_seconds"] = sum(entry.get("step_seconds", 0.0) for entry in history)
     if validation:
         metrics["validation_loss"] = trainer.evaluate()["eval_loss"]
     trainer.model.save_pretrained(run / "adapter")
@@ -179,60 +205,58 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer with the overrides that the module's docstring explains."""
 
     replay_weight = 0.0
+    packs = False  # whether batches are computed here; otherwise by TRL
 
     def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.divergences: list[float] = []
+        try:
+            super().__init__(**arguments)
+        except ValueError as error:
+            raise InvalidRequest(f"the adapter does not fit the base: {error}") from None
+        self._logged = time.monotonic()
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         replay, starts = inputs.pop("replay"), inputs.pop("starts")
-        if not self._ours(model, return_outputs, replay):
+        if return_outputs or not self._here():
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         lengths = inputs["attention_mask"].sum(1).tolist()
         rows = [ids[:length] for ids, length in zip(inputs["input_ids"].tolist(), lengths, strict=True)]
-        labels = inputs["labels"].tolist()
-        packed = pack(rows, self.model.dtype)
-        hidden = _hidden(model, packed)
-        loss = self._answer_loss(model, hidden, packed, labels, num_items_in_batch)
-        if self.replay_weight and bool(replay.any()):
-            held = [index for index, flag in enumerate(replay.tolist()) if flag]
-            divergence = _divergence(model, hidden, packed, rows, held, starts.tolist())
+        batch = _Batch(rows, inputs["labels"].tolist(), replay.tolist(), starts.tolist())
+        answers = held = 0
+        loss = divergence = torch.zeros((), device=model.device)
+        for part in batch.parts():
+            packed = pack(part.rows, self.model.dtype)
+            hidden = _hidden(model, packed)
+            summed, counted = _answer_loss(model, hidden, packed, part.labels)
+            loss, answers = loss + summed, answers + counted
+            if self.replay_weight and any(part.replay):
+                summed, counted = _divergence(model, hidden, packed, part)
+                divergence, held = divergence + summed, held + counted
+        loss = loss / torch.as_tensor(answers if num_items_in_batch is None else num_items_in_batch).clamp(min=1)
+        if held:
+            divergence = divergence / held
             if self.model.training:
-                self.divergences.append(divergence.item())
-            loss = loss + self.replay_weight * divergence / self.current_gradient_accumulation_steps
+                self._metrics["train"]["replay_divergence"].append(divergence.item())
+            # As TRL weighs its own auxiliary loss: without a token count the Trainer divides by itself.
+            share = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
+            loss = loss + self.replay_weight * divergence / share
         if self.model.training:
             self._total_train_tokens += sum(map(len, rows))
             self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
         return loss
 
-    def _ours(self, model: Any, return_outputs: bool, replay: torch.Tensor) -> bool:
-        """Whether this batch is computed here; what is not reimplemented here is left to TRL."""
-        config = model.config.get_text_config()
-        plain = self.args.loss_type == "nll" and self.accelerator.num_processes == 1 and not return_outputs
-        plain = plain and not getattr(config, "final_logit_softcapping", None) and not self.aux_loss_enabled
-        if bool(replay.any()) and not plain:
-            raise InvalidRequest("replay rows need one process, plain nll loss and a model without logit soft-capping")
-        return plain and (self.args.use_cpu or bool(replay.any()))
+    def _here(self) -> bool:
+        plain = self.args.loss_type == "nll" and self.accelerator.num_processes == 1 and not self.aux_loss_enabled
+        if self.replay_weight and not plain:
+            raise InvalidRequest("replay rows need one process and TRL's plain nll loss")
+        return plain and self.packs
 
-    def _answer_loss(
-        self, model: Any, hidden: torch.Tensor, packed: Packed, labels: list[list[int]], total: Any
-    ) -> torch.Tensor:
-        """Cross-entropy of the labelled tokens, each read off the node before it."""
-        pairs = [
-            (path[place - 1], label)
-            for path, row in zip(packed.nodes, labels, strict=True)
-            for place, label in enumerate(row[: len(path)])
-            if place and label != IGNORED
-        ]
-        if not pairs:
-            return hidden.sum() * 0.0
-        nodes, place_of = torch.tensor([node for node, _ in pairs]).unique(return_inverse=True)
-        logits = _head(model)(hidden[nodes]).float()[place_of]
-        targets = torch.tensor([label for _, label in pairs], device=logits.device)
-        summed = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
-        return summed / torch.as_tensor(len(pairs) if total is None else total).clamp(min=1)
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            now = time.monotonic()
+            logs["step_seconds"], self._logged = now - self._logged, now
+        super().log(logs, start_time)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         wanted = {name: p.dtype for name, p in self.model.named_parameters() if p.requires_grad}
@@ -242,17 +266,67 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
                 parameter.data = parameter.data.to(wanted[name])
 
 
-def _divergence(
-    model: Any, hidden: torch.Tensor, packed: Packed, rows: list[list[int]], held: list[int], starts: list[int]
-) -> torch.Tensor:
-    """Mean over the replay rows' tokens of KL(base || adapter), in nats."""
-    nodes = [node for index in held for node in packed.nodes[index][starts[index] : -1]]
+class _Batch(NamedTuple):
+    """Rows of token ids with their labels; replay rows are held to the base from `starts` on."""
+
+    rows: list[list[int]]
+    labels: list[list[int]]
+    replay: list[bool]
+    starts: list[int]
+
+    def parts(self) -> Iterator["_Batch"]:
+        """The batch in pieces of at most _PACK_TOKENS tokens, or of one row."""
+        piece: list[int] = []
+        tokens = 0
+        for index, row in enumerate(self.rows):
+            if piece and tokens + len(row) > _PACK_TOKENS:
+                yield self._only(piece)
+                piece, tokens = [], 0
+            piece.append(index)
+            tokens += len(row)
+        yield self._only(piece)
+
+    def _only(self, places: list[int]) -> "_Batch":
+        return _Batch(
+            [self.rows[place] for place in places],
+            [self.labels[place] for place in places],
+            [self.replay[place] for place in places],
+            [self.starts[place] for place in places],
+        )
+
+
+def can_pack(config: Any, longest: int) -> bool:
+    """Whether rows of at most `longest` tokens may be packed for this text config."""
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    return config.model_type in PACKED_MODELS and (window is None or longest <= window)
+
+
+def _answer_loss(model: Any, hidden: torch.Tensor, packed: Packed, labels: list[list[int]]) -> tuple[torch.Tensor, int]:
+    """Summed cross-entropy of the labelled tokens, each read off the node before it, and how many there are."""
+    pairs = [
+        (path[place - 1], label)
+        for path, row in zip(packed.nodes, labels, strict=True)
+        for place, label in enumerate(row[: len(path)])
+        if place and label != IGNORED
+    ]
+    if not pairs:
+        return hidden.sum() * 0.0, 0
+    nodes, place_of = torch.tensor([node for node, _ in pairs]).unique(return_inverse=True)
+    logits = _head(model)(hidden[nodes]).float()[place_of]
+    targets = torch.tensor([label for _, label in pairs], device=logits.device)
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="sum"), len(pairs)
+
+
+def _divergence(model: Any, hidden: torch.Tensor, packed: Packed, batch: _Batch) -> tuple[torch.Tensor, int]:
+    """Sum over the replay rows' tokens of KL(base || adapter), in nats, and how many tokens there are."""
+    held = [index for index, flag in enumerate(batch.replay) if flag]
+    nodes = [node for index in held for node in packed.nodes[index][batch.starts[index] : -1]]
     with torch.no_grad(), model.disable_adapter():
-        alone = pack([rows[index] for index in held], packed.mask.dtype)
-        same = [node for place, index in enumerate(held) for node in alone.nodes[place][starts[index] : -1]]
+        alone = pack([batch.rows[index] for index in held], packed.mask.dtype)
+        same = [node for place, index in enumerate(held) for node in alone.nodes[place][batch.starts[index] : -1]]
         teacher = torch.log_softmax(_head(model)(_hidden(model, alone)[same]).float(), -1)
     student = torch.log_softmax(_head(model)(hidden[nodes]).float(), -1)
-    return (teacher.exp() * (teacher - student)).sum(-1).mean()
+    return (teacher.exp() * (teacher - student)).sum(), len(nodes)
 
 
 def _hidden(model: Any, packed: Packed) -> torch.Tensor:
@@ -328,10 +402,24 @@ def _dataset(examples: Sequence[Example]) -> Dataset:
     )
 
 
-def _last_checkpoint(run: Path) -> str | None:
-    """The newest checkpoint that was written to its end: its state file comes last."""
-    found = [path for path in (run / "checkpoints").glob("checkpoint-*") if (path / "trainer_state.json").exists()]
-    return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
+class Checkpoint(NamedTuple):
+    folder: Path
+    step: int
+
+
+def last_checkpoint(run: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole. A kill while one is written or deleted leaves parts of it."""
+    found = [one for folder in (run / "checkpoints").glob("checkpoint-*") if (one := _read_checkpoint(folder))]
+    return max(found, key=lambda one: one.step, default=None)
+
+
+def _read_checkpoint(folder: Path) -> Checkpoint | None:
+    if not all((folder / name).is_file() for name in _CHECKPOINT_FILES):
+        return None
+    try:
+        return Checkpoint(folder, int(json.loads((folder / _STATE).read_bytes())["global_step"]))
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _whole_sentences(tokenizer: Any, tokens: list[int]) -> str:

@@ -65,7 +65,7 @@ class ReplaySection(_Section):
 
 
 class Recipe(_Section):
-    name: Annotated[str, Meta(min_length=1, max_length=100)]
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")]
     base: str
     data: str
     system: str | None = None

@@ -6,13 +6,15 @@ stopped, and a finished run is finished. `training.json` is written last and mar
     run/recipe.toml  dataset.jsonl  ledger.parquet  checkpoints/  adapter/  training.json
 """
 
+import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,8 +71,23 @@ def run(plan: Plan, report: Reporter) -> TrainingRecord:
     """Train, or continue, or do nothing where the run is finished; the record of the run."""
     if finished(plan):
         return msgspec.json.decode((plan.directory / "training.json").read_bytes(), type=TrainingRecord)
-    started = time.monotonic()
     plan.directory.mkdir(parents=True, exist_ok=True)
+    with _alone(plan.directory):
+        return _run(plan, report)
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """One process in a run's directory at a time: two would write each other's checkpoints."""
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidRequest(f"another process trains in {directory}; wait for it") from None
+        yield
+
+
+def _run(plan: Plan, report: Reporter) -> TrainingRecord:
     (plan.directory / "recipe.toml").write_text(plan.text)
     report.stage("loading the base in 4 bits" if plan.recipe.quantization == "nf4" else "loading the base")
     with quiet():
@@ -81,13 +98,13 @@ def run(plan: Plan, report: Reporter) -> TrainingRecord:
         answers = _replay_answers(plan, model, tokenizer, report)
         rendered = _render(plan, tokenizer, answers)
         usable = {split: [one.example for one in rendered if one.use == split] for split in Split}
-        if not usable[Split.TRAIN]:
-            raise InvalidRequest(
-                f"no row of {plan.recipe.data} is left to train on; see `tunegate preflight`",
-                [one.reason for one in rendered],
-            )
         _write_dataset(plan.directory / "dataset.jsonl", rendered)
         write_ledger(plan.directory / "ledger.parquet", _ledger(plan, rendered))
+        if not usable[Split.TRAIN]:
+            raise InvalidRequest(
+                f"no row of {plan.recipe.data} is left to train on; each row's reason: {plan.directory}/ledger.parquet",
+                sorted({one.reason for one in rendered if one.reason}),
+            )
         report.stage(f"training on {len(usable[Split.TRAIN])} rows")
 
         def on_progress(progress: Any) -> None:
@@ -104,9 +121,9 @@ def run(plan: Plan, report: Reporter) -> TrainingRecord:
             plan.directory,
             on_progress,
         )
-    record = _record(plan, rendered, metrics, time.monotonic() - started)
-    shutil.rmtree(plan.directory / "checkpoints", ignore_errors=True)
+    record = _record(plan, rendered, metrics)
     _write_last(plan.directory / "training.json", msgspec.json.encode(record))
+    shutil.rmtree(plan.directory / "checkpoints", ignore_errors=True)  # last: a kill in here loses nothing
     return record
 
 
@@ -130,7 +147,8 @@ def _render(plan: Plan, tokenizer: Any, answers: Sequence[str]) -> list[Rendered
     for number, (prompt, answer) in enumerate(zip(plan.prompts, answers, strict=True), start=1):
         row = _replay_row(number, prompt, answer)
         use = Split.TRAIN if answer else "empty"
-        rendered.append(tokenise("replay", row, use, tokenizer, plan.recipe))
+        one = tokenise("replay", row, use, tokenizer, plan.recipe)
+        rendered.append(one if answer else one._replace(reason="the base gave no whole sentence"))
     return rendered
 
 
@@ -260,7 +278,8 @@ def _ledger(plan: Plan, rendered: Sequence[Rendered]) -> list[LedgerRow]:
     return rows
 
 
-def _record(plan: Plan, rendered: Sequence[Rendered], metrics: dict[str, float], seconds: float) -> TrainingRecord:
+def _record(plan: Plan, rendered: Sequence[Rendered], metrics: dict[str, float]) -> TrainingRecord:
+    seconds = metrics.pop("train_seconds")
     counts = Counter(one.use if one.source == "data" or one.use != Split.TRAIN else "replay" for one in rendered)
     counts["duplicate"] = len(plan.data.duplicates)
     return TrainingRecord(

@@ -24,12 +24,14 @@ class Follower:
     def __init__(self, console: Console, title: str, progress: Progress | None) -> None:
         self._console, self._title, self._progress = console, title, progress
         self._task: TaskID | None = None
+        self._before: int | None = None
         self._stage, self._started, self._last_line = "", time.monotonic(), 0.0
 
     def stage(self, text: str) -> None:
         """A new stage begins."""
         self._finish()
         self._stage, self._started, self._last_line = text, time.monotonic(), time.monotonic()
+        self._before = None
         if self._progress is None:
             self._console.print(f"{self._title}: {text}")
         else:
@@ -42,10 +44,12 @@ class Follower:
             self._progress.update(self._task, completed=done, total=total, numbers=shown)
             return
         now = time.monotonic()
+        if self._before is None:
+            self._before = done - 1  # what an earlier run had done says nothing about this one's speed
         if now - self._last_line < _LINE_SECONDS and done < total:
             return
         self._last_line = now
-        left = (now - self._started) / max(1, done) * (total - done)
+        left = (now - self._started) / max(1, done - self._before) * (total - done)
         self._console.print(f"  {self._stage}: {done}/{total}  {shown}  {left:.0f} s left")
 
     def _finish(self) -> None:

@@ -58,7 +58,7 @@ def submit(context: Context, adapter: str, request: SubmitVersion) -> Outcome:
     files = sorted(request.files, key=lambda file: file.path)
     digest = manifest_digest(files, stored.base)
     if existing := context.view.version_by_digest(adapter, digest):
-        if request.training and existing.training != request.training:
+        if request.training and not _same_training(existing.training, request.training):
             raise Conflict(
                 f"these files are {existing.ref} already, submitted with {'another' if existing.training else 'no'} "
                 "training record, and that is sealed with it; a changed README.md makes them a new version"
@@ -188,6 +188,13 @@ def base_of(view: View, adapter: str) -> Base:
     stored = view.adapter(adapter)
     assert stored is not None
     return stored.base
+
+
+def _same_training(known: TrainingRecord | None, given: TrainingRecord) -> bool:
+    """Whether two records tell of the same run; its times and metrics may differ in a repetition."""
+    return known is not None and all(
+        getattr(known, key) == getattr(given, key) for key in ("base", "dataset", "ledger", "recipe", "seed")
+    )
 
 
 def missing_blobs(blobs: LocalBlobs, files: list[FileEntry], training: TrainingRecord | None) -> list[str]:

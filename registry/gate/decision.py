@@ -14,6 +14,7 @@ from registry.gate.statistics import Interval, clustered_ratio, exponential, tan
 from registry.records import (
     CRITERIA,
     Check,
+    ContaminationEvidence,
     Evidence,
     GateReport,
     PerplexityEvidence,
@@ -27,6 +28,9 @@ from registry.records import (
 # Every run must report these; the first says something about the adapter, the others about the engine.
 EFFECT_CANARY = "adapter_effect"
 ENGINE_CANARIES = ("noise_floor", "base_beside_adapter", "echo", "finite")
+
+# Share of the forgetting suite that the base must know for a loss to show at all.
+LEAST_KNOWN = 0.2
 
 
 class Subject(NamedTuple):
@@ -200,8 +204,17 @@ def forgetting(case: Case) -> Check:
         return check.to(Status.INVALID, "lost and gained items do not add up to the difference")
     try:
         value = tango(found.n, found.lost, found.gained, rule.confidence)
+        known = wilson(found.base_correct, found.n, rule.confidence)
     except ValueError as error:
         return check.to(Status.INVALID, str(error))
+    if known.lower < LEAST_KNOWN:
+        return check.to(
+            Status.INCONCLUSIVE,
+            f"the base knows {found.base_correct} of {found.n}, lower bound {known.lower:.1%}, {LEAST_KNOWN:.0%} "
+            "needed: where little is known, little can be forgotten; take a suite that the base can answer",
+            n=found.n,
+            base_correct=found.base_correct,
+        )
     reason = (
         f"{found.candidate_correct} right, base {found.base_correct}, of {found.n} ({found.lost} lost, {found.gained} "
         f"gained): change {value.value:+.1%}, lower bound {value.lower:+.1%}, must stay above {-rule.margin:+.0%}"
@@ -221,21 +234,29 @@ def forgetting(case: Case) -> Check:
 
 
 def contamination(case: Case) -> Check:
-    """Share of accuracy items found in the training data; not knowable without it."""
-    limit, suite = case.subject.policy.provenance.max_contaminated, case.subject.policy.accuracy.suite
+    """Share of items found in the training data, in each suite that is compared; not knowable without that data."""
+    policy = case.subject.policy
+    limit, suite = policy.provenance.max_contaminated, policy.accuracy.suite
     check = _Draft("contamination", {"max": limit}, suite)
     listed = case.evidence.contamination if case.evidence else None
     known = case.subject.has_training_record or case.subject.policy.provenance.require_training_record
     if case.evidence is not None and listed is None and not known:
         return check.to(Status.PASS, "no training data to compare with, and the policy does not ask for any")
-    found = max((one for one in listed or () if one.suite == suite), key=lambda one: one.contaminated, default=None)
-    if stop := _unusable(case, suite, found.suite if found else None, found.n if found else None, measured=False):
-        return check.to(*stop)
-    assert found is not None
-    share = found.contaminated / found.n
-    return check.to(
+    worst: tuple[float, ContaminationEvidence] | None = None
+    for name in dict.fromkeys((suite, policy.forgetting.suite, policy.perplexity.suite)):
+        found = max((one for one in listed or () if one.suite == name), key=lambda one: one.contaminated, default=None)
+        if stop := _unusable(case, name, found.suite if found else None, found.n if found else None, measured=False):
+            return check.to(*stop)
+        assert found is not None
+        share = found.contaminated / found.n
+        worst = max(worst or (-1.0, found), (share, found), key=lambda pair: pair[0])
+    assert worst is not None
+    share, found = worst
+    where = found.suite.partition("@")[0]
+    return check._replace(suite=found.suite).to(
         Status.PASS if share <= limit else Status.FAIL,
-        f"{found.contaminated} of {found.n} items found in the training data, at most {limit:.0%} allowed",
+        f"{found.contaminated} of {found.n} items found in the training data ({where}, the most of all suites), "
+        f"at most {limit:.0%} allowed",
         contaminated=found.contaminated,
         n=found.n,
         value=share,

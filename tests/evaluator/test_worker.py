@@ -221,7 +221,7 @@ def test_items_from_the_training_data_are_counted(lab: Lab) -> None:
     lab.work(lab.desk())
     evidence = lab.evidence(ref)
     assert evidence is not None and evidence.contamination is not None and evidence.accuracy is not None
-    assert {(one.n, one.contaminated) for one in evidence.contamination} == {(200, 1), (600, 1)}
+    assert {(one.n, one.contaminated) for one in evidence.contamination} == {(100, 0), (200, 1), (600, 1)}
     assert (evidence.accuracy.clean_n, evidence.accuracy.clean_correct) == (199, 189)
 
 

@@ -10,6 +10,7 @@ import pytest
 from factories import (
     make_accuracy,
     make_canaries,
+    make_contamination,
     make_evidence,
     make_forgetting,
     make_perplexity,
@@ -215,14 +216,38 @@ def test_a_small_suite_cannot_show_that_little_was_forgotten() -> None:
 
 @pytest.mark.parametrize(("contaminated", "status"), [(10, Status.PASS), (11, Status.FAIL)])
 def test_too_many_items_found_in_the_training_data_fail(contaminated: int, status: Status) -> None:
-    found = [ContaminationEvidence(suite=pinned("accuracy"), n=200, contaminated=contaminated)]
-    report = judged(contamination=found)
+    report = judged(contamination=make_contamination(accuracy=contaminated))
     assert check(report, "contamination").status is status
     assert (report.verdict is Verdict.NO_GO) == (status is Status.FAIL)
 
 
+@pytest.mark.parametrize("section", ["forgetting", "perplexity"])
+def test_training_on_the_other_suites_fails_too(section: str) -> None:
+    found = make_contamination(**{section: 90})
+    assert only(judged(contamination=found), "contamination", Status.FAIL).suite == pinned(section)
+
+
+@pytest.mark.parametrize(("known", "status"), [(0, "inconclusive"), (120, "inconclusive"), (150, "pass")])
+def test_where_the_base_knows_little_nothing_can_be_said_about_forgetting(known: int, status: str) -> None:
+    report = judged(forgetting=make_forgetting(lost=0, gained=0, base_correct=known))
+    assert check(report, "forgetting").status == status
+
+
+def test_a_failed_evaluation_is_explained_in_every_check_that_it_left_open() -> None:
+    report = decide(make_subject(failure="No space left on device"), None, [])
+    open_checks = [one for one in report.checks if one.status is Status.INVALID]
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert {one.kind for one in open_checks} >= {"effect", "perplexity", "accuracy", "forgetting", "contamination"}
+    assert all("No space left on device" in one.reason for one in open_checks)
+
+
+def test_a_revoked_version_is_no_go_whatever_was_measured() -> None:
+    report = decide(make_subject(revoked=True), make_evidence(), make_ratings())
+    assert report.verdict is Verdict.NO_GO and check(report, "inspection").status is Status.FAIL
+
+
 def test_the_worse_of_two_contaminations_of_one_suite_counts() -> None:
-    found = [ContaminationEvidence(suite=pinned("accuracy"), n=200, contaminated=n) for n in (0, 100, 1)]
+    found = [one for n in (0, 100, 1) for one in make_contamination(accuracy=n)]
     assert only(judged(contamination=found), "contamination", Status.FAIL)
 
 
