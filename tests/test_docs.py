@@ -53,6 +53,12 @@ def _code_of(text: str) -> str:
     return "\n".join(blocks + [line for line in text.splitlines() if line.startswith("    ")])
 
 
+def test_the_readme_shows_what_the_demo_printed() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert "Gate report support-bot/1  no_go" in text and "Gate report support-bot/2  go" in text
+    assert not re.search(r"<!-- demo", text)
+
+
 def test_every_setting_is_documented() -> None:
     text = COMMANDS + (ROOT / "README.md").read_text()
     for name in re.findall(r"TUNEGATE_[A-Z]+", settings.__doc__ or ""):
