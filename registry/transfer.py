@@ -63,13 +63,17 @@ def push(
     return client.complete(created.ref), left
 
 
-def push_suite(client: Client, directory: Path) -> Suite:
-    """Register the suite in a directory; the same content again changes nothing."""
+def suite_files(directory: Path) -> dict[str, bytes]:
+    """The files of the suite in a directory."""
     try:
-        content = {name: (directory / name).read_bytes() for name in SUITE_FILES}
+        return {name: (directory / name).read_bytes() for name in SUITE_FILES}
     except OSError as error:
         raise InvalidRequest(f"{directory} is no suite: {error.strerror}: {error.filename}") from None
-    name = read_suite(content).head.name
+
+
+def push_suite(client: Client, directory: Path) -> Suite:
+    """Register the suite in a directory; the same content again changes nothing."""
+    name = read_suite(suite_files(directory)).head.name
     files = [describe_file(directory / one) for one in SUITE_FILES]
     if manifest_digest(files) not in {suite.digest for suite in client.suites()}:
         for one in SUITE_FILES:

@@ -1,4 +1,4 @@
-"""tunegate adapter, policy, suite, push, status, gate, compare, pull: the way of a version, seen from a terminal."""
+"""tunegate adapter, policy, push, status, gate, compare, pull: the way of a version, seen from a terminal."""
 
 import time
 from pathlib import Path
@@ -21,6 +21,7 @@ from registry.cli.console import (
     console,
     leave,
     load,
+    read_text,
     show,
 )
 from registry.cli.report import gate_junit, gate_markdown, gate_table
@@ -28,7 +29,7 @@ from registry.client import Client
 from registry.errors import InvalidRequest
 from registry.gate.policy import read_policy
 from registry.records import Base, CreateAdapter, GateReport, KeySet, State, TrainingRecord
-from registry.transfer import Training, pull, push, push_suite
+from registry.transfer import Training, pull, push
 
 _POLL_SECONDS = 2.0
 _WAITING = (State.UPLOADING, State.SUBMITTED, State.EVALUATING)
@@ -51,7 +52,7 @@ def create(name: str, base_name: str, base_id: str | None, policy_file: Path | N
     described = describe_base(found)
     is_path = Path(base_name).expanduser().is_dir()
     base = Base(id=base_id or (found.resolve().name if is_path else base_name), digest=described.digest)
-    policy = read_policy(_text(policy_file)) if policy_file else None
+    policy = read_policy(read_text(policy_file)) if policy_file else None
     with connected() as client:
         made = client.create_adapter(CreateAdapter(name=name, base=base, policy=policy, base_tensors=described.tensors))
     show(made, f"{made.name} created for base {escape(base.id)} ({base.digest[:19]}…), policy {made.policy[:19]}…")
@@ -99,32 +100,10 @@ def show_policy(name: str) -> None:
 @click.argument("file", type=DIRECTORY)
 def set_policy(name: str, file: Path) -> None:
     """A new policy revision from a TOML file, for versions completed from now on."""
-    wanted = read_policy(_text(file))
+    wanted = read_policy(read_text(file))
     with connected() as client:
         info = client.set_policy(name, wanted, if_match=client.policy(name).digest)
     show(info, f"policy revision {info.revision} of {name}: {info.digest}")
-
-
-@click.group()
-def suite() -> None:
-    """Register evaluation data."""
-
-
-@suite.command(name="push")
-@click.argument("directories", nargs=-1, required=True, type=DIRECTORY)
-def push_suites(directories: tuple[Path, ...]) -> None:
-    """Register the suites in these directories; the same content again changes nothing."""
-    with connected() as client:
-        found = [push_suite(client, directory) for directory in directories]
-    show(found, "\n".join(f"{one.name}  {one.n_items} {one.kind}  {one.digest}" for one in found))
-
-
-@suite.command(name="list")
-def list_suites() -> None:
-    """Every registered suite."""
-    with connected() as client:
-        found = client.suites()
-    show(found, "\n".join(f"{one.name}  {one.n_items} {one.kind}  {one.digest}" for one in found))
 
 
 @click.command(name="push")
@@ -257,13 +236,6 @@ def _await_verdict(client: Client, ref: str, timeout: float) -> GateReport:
         time.sleep(_POLL_SECONDS)
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{file} cannot be read: {error}") from None
-
-
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
@@ -271,4 +243,4 @@ def _table(*columns: str) -> Table:
     return table
 
 
-COMMANDS = (adapter, policy, suite, push_command, status, gate, compare, pull_command, verify)
+COMMANDS = (adapter, policy, push_command, status, gate, compare, pull_command, verify)

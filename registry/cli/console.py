@@ -5,6 +5,7 @@ import importlib
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
@@ -87,6 +88,13 @@ def load(name: str, extra: str | None) -> ModuleType:
             f"{error.name} is not installed; this needs the extra {extra}: pip install 'tunegate[{extra.split()[0]}]' "
             "(`make install` in a checkout)"
         ) from None
+
+
+def read_text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{file} cannot be read: {error}") from None
 
 
 def leave(code: int) -> NoReturn:
