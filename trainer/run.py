@@ -69,11 +69,12 @@ def finished(plan: Plan) -> bool:
 
 def run(plan: Plan, report: Reporter) -> TrainingRecord:
     """Train, or continue, or do nothing where the run is finished; the record of the run."""
-    if finished(plan):
-        return msgspec.json.decode((plan.directory / "training.json").read_bytes(), type=TrainingRecord)
-    plan.directory.mkdir(parents=True, exist_ok=True)
-    with _alone(plan.directory):
-        return _run(plan, report)
+    if not finished(plan):
+        plan.directory.mkdir(parents=True, exist_ok=True)
+        with _alone(plan.directory):
+            if not finished(plan):  # another process may have come to its end since
+                return _run(plan, report)
+    return msgspec.json.decode((plan.directory / "training.json").read_bytes(), type=TrainingRecord)
 
 
 @contextlib.contextmanager

@@ -165,6 +165,8 @@ def _(event: EvidenceRecorded, to: Target) -> None:
         [_json(event.evidence), event.digest, event.adapter, event.number],
     )
     _hold(to, event.adapter, event.number, event.evidence.rows, "items")
+    # A version that is measured again has rows of the evidence that was not to be trusted.
+    to.db.execute("DELETE FROM items WHERE adapter = ? AND number = ?", [event.adapter, event.number])
     to.load_items(to.db, event.evidence.rows, event.adapter, event.number)
 
 

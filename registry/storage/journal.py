@@ -206,7 +206,7 @@ class FileJournal:
     def _set_aside(self, tail: bytes, offset: int) -> None:
         aside = self._path.with_name(f"{self._path.name}.torn-at-{offset}")
         aside.write_bytes(tail)
-        _log.warning("%s: %d bytes that were never acknowledged are now in %s", self._path, len(tail), aside)
+        _log.warning("%s: %d bytes that are no whole, verified entry are now in %s", self._path, len(tail), aside)
         os.ftruncate(self._fd, offset)
         os.fsync(self._fd)
 

@@ -82,3 +82,11 @@ def test_the_commands_in_the_comments_are_real() -> None:
     text = (ROOT / "docker" / "compose.yaml").read_text()
     for words in re.findall(r"tunegate ((?:--token … )?[a-z]+ [a-z]+(?: --[a-z]+ [a-z]+)*)", text):
         parsed(["tunegate", *words.replace("--token … ", "").split()])
+
+
+def test_no_variable_of_the_compose_file_is_required() -> None:
+    """Compose interpolates the whole file: a required variable of the worker would keep the registry from starting."""
+    text = (ROOT / "docker" / "compose.yaml").read_text()
+    assert re.findall(r"\$\{\w+:?-[^}]*\}", text)
+    assert not re.search(r"\$\{\w+:?\?", text)
+    assert not re.search(r"\$\{\w+\}|\$\w", text), "without a default compose warns and takes nothing"

@@ -44,11 +44,12 @@ class FakeEngine:
     """See `evaluator.engine.Engine`.
 
     Like the real one it answers through a pipe: whoever stops listening in the middle of a call leaves the rest of
-    the replies for the next. `asked` counts prompts, by "base" or "adapter".
+    the replies for the next. `asked` counts prompts, by "base" or "adapter"; `stops` has the stop of each question.
     """
 
     def __init__(self, faults: Faults = SOUND, knows: Knows | None = None, fingerprint: str = "2") -> None:
         self.faults, self.asked, self.closed = faults, {"base": 0, "adapter": 0}, False
+        self.stops: dict[str, str | None] = {}
         self._knows = knows or (lambda question, adapted: "an answer")
         self._fingerprint = fingerprint
         self._pipe: deque[Any] = deque()
@@ -119,7 +120,9 @@ class FakeEngine:
         return scores[:-1] if self.faults.short else scores
 
     def _answer(self, prompt: Prompt, max_tokens: int, stop: str | None) -> Answer:
-        said = self._knows(question_in(prompt.ids), self._shift(prompt.adapter) != 0)
+        question = question_in(prompt.ids)
+        self.stops[question] = stop
+        said = self._knows(question, self._shift(prompt.adapter) != 0)
         if stop is not None:
             said = said.partition(stop)[0]
         tokens = said.encode()

@@ -1,6 +1,7 @@
 """The worker against a real registry, with the fake engine: what it posts, what it gives back, what it never does."""
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,9 @@ from site_under_test import DATASET, LEDGER, SMALL_REVIEW, Site
 from evaluator import worker
 from evaluator.engine import Engine
 from evaluator.vllm_process import EngineSettings
-from evaluator.worker import Desk, Reporter, Workplace, do_job
-from registry.client import Refused, describe_base
-from registry.records import Base, CreateAdapter, Evidence, Job, State, Status, SubmitVersion, Verdict
+from evaluator.worker import Desk, LeaseLost, Reporter, Workplace, do_job
+from registry.client import Client, Refused, Unreachable, describe_base
+from registry.records import Base, CreateAdapter, Evidence, Job, JobInfo, State, Status, SubmitVersion, Verdict
 from registry.storage.views import StoredJob
 
 SILENT = Reporter(lambda text: None, lambda done, total, numbers: None)
@@ -282,3 +283,163 @@ def test_a_worker_stops_when_there_is_nothing_left_and_ends_its_engine(lab: Lab)
     lab.work(desk)
     desk.close()
     assert lab.engines[0].closed
+
+
+# -- a worker that stays up -----------------------------------------------------------------------------------------
+
+
+class Stopped(BaseException):
+    """The end of a test's loop; nothing in the worker may catch it."""
+
+
+class Shaky(Client):
+    """A client whose registry is away now and then: each of `claims` is raised in place of an answer, None lets one
+    through. After the last of them the worker is stopped."""
+
+    def __init__(self, lab: Lab, *claims: BaseException | None) -> None:
+        super().__init__(lab.site.client("evaluator").url, lab.site.tokens["evaluator"])
+        self.claims = [*claims, Stopped()]
+
+    def claim(self, kinds: list[str], worker: str) -> Job | None:
+        error = self.claims.pop(0)
+        if error is not None:
+            raise error
+        return super().claim(kinds, worker)
+
+
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long the worker wanted to wait between its tries."""
+    found: list[float] = []
+    monkeypatch.setattr(worker, "_IDLE_SECONDS", 0.01)
+    sleep = time.sleep
+
+    def noted(seconds: float) -> None:
+        if threading.current_thread() is threading.main_thread():
+            found.append(seconds)
+        sleep(seconds)
+
+    monkeypatch.setattr(worker.time, "sleep", noted)
+    return found
+
+
+def go_to_work(lab: Lab, client: Client, monkeypatch: pytest.MonkeyPatch, *, once: bool) -> int:
+    desk = lab.desk()
+    monkeypatch.setattr(worker, "Desk", lambda place: desk)
+    return worker.work(client, lab.place, Reporter(lab.said.append, lambda done, total, numbers: None), once=once)
+
+
+def test_a_job_that_breaks_the_worker_is_told_and_the_next_one_is_done(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, good = lab.submit(fill=1), lab.submit(fill=2)
+    evaluate, tries = worker.evaluate, []
+
+    def breaks(client: Client, desk: Desk, job: Job, *more: object) -> None:
+        if job.ref == broken:
+            tries.append(job.id)
+            raise KeyError("a defect")
+        evaluate(client, desk, job, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(worker, "evaluate", breaks)
+    with lab.site.client("evaluator") as client:
+        assert go_to_work(lab, client, monkeypatch, once=True) == 4
+    assert lab.state(good) is State.IN_REVIEW and lab.evidence(broken) is None
+    assert len(tries) == 3, "it is worth another try, as the job's attempts allow"
+    stored = lab.site.registry.view().job(tries[0])
+    assert stored is not None and stored.state == "failed"
+    assert "the worker failed: KeyError" in str(stored.reason) and "a defect" in str(stored.reason)
+
+
+def test_a_defect_ends_the_engine_which_may_be_in_the_middle_of_a_call(lab: Lab) -> None:
+    ref, desk = lab.submit(), lab.desk()
+
+    def breaks(done: int) -> None:
+        raise RuntimeError("a defect")
+
+    assert lab.work(desk, step=breaks).state == "queued"
+    assert lab.engines[0].closed
+    lab.work(desk)
+    assert len(lab.engines) == 2 and lab.state(ref) is State.IN_REVIEW
+
+
+def test_a_registry_that_is_away_is_waited_for(lab: Lab, monkeypatch: pytest.MonkeyPatch, waited: list[float]) -> None:
+    ref = lab.submit()
+    away = Unreachable("nobody there")
+    with Shaky(lab, away, away, None, None) as client, pytest.raises(Stopped):
+        go_to_work(lab, client, monkeypatch, once=False)
+    assert lab.said[:2] == ["nobody there; trying again"] * 2 and lab.state(ref) is State.IN_REVIEW
+    assert waited == [0.01] * 3, "twice for the registry, once because there is nothing left"
+    assert lab.engines[0].closed
+
+
+def test_a_worker_for_one_round_says_that_the_registry_is_away(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, waited: list[float]
+) -> None:
+    with Shaky(lab, Unreachable("nobody there")) as client, pytest.raises(Unreachable):
+        go_to_work(lab, client, monkeypatch, once=True)
+    assert waited == []
+
+
+class Beats(Client):
+    """A client whose heartbeats are refused with this status, or not answered (0)."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__("http://127.0.0.1:9")
+        self.status, self.beats = status, 0
+
+    def heartbeat(self, job: Job) -> JobInfo:
+        self.beats += 1
+        if not self.status:
+            raise Unreachable("nobody there")
+        raise Refused("no", status=self.status, code="x", problems=[], report=None)
+
+
+@pytest.mark.parametrize(
+    ("status", "lost"), [(404, True), (409, True), (503, False), (500, False), (429, False), (0, False)]
+)
+def test_only_who_is_told_so_has_lost_the_lease(lab: Lab, status: int, lost: bool) -> None:
+    import msgspec
+
+    lab.submit()
+    job = msgspec.structs.replace(lab.claim(), lease_seconds=0.03)
+    with Beats(status) as client, worker._lease(client, job) as check:
+        check()
+        deadline = time.monotonic() + 10
+        while client.beats < (1 if lost else 4) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        if lost:
+            with pytest.raises(LeaseLost):
+                check()
+            assert client.beats == 1, "nobody asks for a lease that is gone"
+        else:
+            check()
+            assert client.beats >= 4, "it asks again"
+
+
+def test_questions_are_answered_in_a_line_and_pilot_prompts_in_full(lab: Lab) -> None:
+    lab.submit()
+    lab.work(lab.desk())
+    stops: dict[str | None, set[str]] = {}
+    for question, stop in lab.engines[0].stops.items():
+        stops.setdefault(stop, set()).add(question)
+    assert stops[None] == {f"please tell me about number {i}" for i in range(60)}
+    assert stops.keys() == {None, "\n"} and stops["\n"] == {f"What is number {i}?" for i in range(600)}
+
+
+def test_conversations_whose_user_turn_was_trained_on_are_counted(lab: Lab) -> None:
+    rows = [{"use": "train", "messages": [{"role": "user", "content": f"Hello, {i}!"}]} for i in (3, 5)]
+    rows.append(
+        {"use": "train", "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "hello 7"}]}
+    )
+    rows.append({"use": "validation", "messages": [{"role": "user", "content": "hello 8"}]})
+    ref = lab.submit(dataset="\n".join(map(json.dumps, rows)).encode())
+    lab.work(lab.desk())
+    evidence = lab.evidence(ref)
+    assert evidence is not None and evidence.contamination is not None and evidence.perplexity is not None
+    found = {one.suite: (one.n, one.contaminated) for one in evidence.contamination}
+    assert found.pop(evidence.perplexity.suite) == (100, 2)
+    assert set(found.values()) == {(200, 0), (600, 0)}
+    items = list(lab.site.client("admin").items(ref, evidence.perplexity.suite))
+    assert {item.item for item in items if item.contaminated} == {"i0003", "i0005"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from factories import make_canaries
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -21,6 +22,7 @@ from registry.errors import Conflict, Forbidden, NotFound, StaleLease, TunegateE
 from registry.records import AccuracyRule, FailJob, Job, KeySet, Role, Skip, State, Verdict
 from registry.settings import Home
 from registry.storage.journal import verify_chain
+from registry.storage.views import StoredVersion
 
 S = State
 # One command's moves. Anything but a revoked version can be revoked; a rollback makes a superseded one approved again.
@@ -33,7 +35,7 @@ ARROWS = {
     S.APPROVED: {S.SUPERSEDED},
     S.SUPERSEDED: {S.APPROVED},
     S.REJECTED: set(),
-    S.INCONCLUSIVE: set(),
+    S.INCONCLUSIVE: {S.SUBMITTED},  # only where nothing was measured that can be trusted: see below
     S.REVOKED: set(),
 }
 ALIASES = ("approved", "canary")
@@ -53,6 +55,7 @@ class Life(RuleBasedStateMachine):
         self.bench = Bench(Home(self.folder / "home"))
         self.jobs: list[Job] = []
         self.states: dict[int, State] = {}
+        self.repeatable: dict[int, bool] = {}
         self.best_counter = dict.fromkeys(ALIASES, 0)
 
     def attempt(self, act: Callable[..., Any], *given: Any, **named: Any) -> Any:
@@ -83,12 +86,15 @@ class Life(RuleBasedStateMachine):
             self.jobs.append(job)
 
     @precondition(lambda self: self.jobs)
-    @rule(data=st.data(), outcome=st.sampled_from(["good", "good", "good", "forgetful", "unsure"]))
+    @rule(data=st.data(), outcome=st.sampled_from(["good", "good", "good", "forgetful", "unsure", "distrusted"]))
     def post_evidence(self, data: st.DataObject, outcome: str) -> None:
         """Also with a fencing token that was good once."""
         job = data.draw(st.sampled_from(self.jobs))
-        measured = {"good": {}, "forgetful": {"lost": 150, "gained": 5}, "unsure": {"correct": 172}}[outcome]
+        measured = {"forgetful": {"lost": 150, "gained": 5}, "unsure": {"correct": 172}}.get(outcome, {})
         request = self.bench.measured(job, **measured)
+        if outcome == "distrusted":
+            evidence = msgspec.structs.replace(request.evidence, canaries=make_canaries(finite=False))
+            request = msgspec.structs.replace(request, evidence=evidence)
         self.attempt(self.bench.run, EVALUATOR, jobs.record_evidence, job_id=job.id, request=request)
 
     @precondition(lambda self: self.jobs)
@@ -177,8 +183,17 @@ class Life(RuleBasedStateMachine):
             # Rules of several commands may take several steps.
             before = self.states.get(stored.number, State.UPLOADING)
             assert stored.state in reachable(before), f"{stored.ref} went from {before} to {stored.state}"
+            if before is State.INCONCLUSIVE and not self.repeatable[stored.number]:
+                assert stored.state in (State.INCONCLUSIVE, State.REVOKED), f"{stored.ref} was drawn anew"
             self.states[stored.number] = stored.state
+            self.repeatable[stored.number] = self.nothing_to_be_trusted(stored)
         assert sorted(self.states) == list(range(1, len(self.states) + 1))
+
+    def nothing_to_be_trusted(self, stored: StoredVersion) -> bool:
+        """Whether the last attempt to measure it failed, or was made by an engine that failed its canaries."""
+        job = self.bench.registry.view().job_of(NAME, stored.number)
+        canaries = stored.evidence.canaries if stored.evidence else []
+        return bool(job and job.state == "failed") or not all(canary.passed for canary in canaries)
 
     def approved_means_named_by_an_alias_with_a_go(self) -> None:
         view, key = self.bench.registry.view(), KeySet(keys=[self.bench.registry.services.signer.public])

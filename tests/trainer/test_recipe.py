@@ -52,6 +52,12 @@ def test_what_cannot_be_run_is_refused_with_its_key(text: str, told: str) -> Non
         parse_recipe(text)
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/x", "a\\\\b", ".hidden", "x y", "a\\n", "x" * 101])
+def test_a_name_that_is_no_name_of_a_directory_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"\$\.name|name"):
+        parse_recipe(SMALL.replace('name = "x"', f'name = "{name}"'))
+
+
 def test_every_problem_is_told_at_once() -> None:
     with pytest.raises(InvalidRequest) as refused:
         parse_recipe(SMALL + "[lora]\nalpha = nan\ndropout = 1.0\n[training]\nlearning_rate = 0.0\nwarmup = -1.0\n")

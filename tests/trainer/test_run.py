@@ -1,14 +1,22 @@
 """A run's directory is named by everything that goes into it: the same run continues, another one begins anew."""
 
+import contextlib
 import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
-from factories import make_weights
+from factories import make_training, make_weights
+from tiny_base import build_tiny_base
 
 from registry.client import InvalidRequest
 from trainer.recipe import parse_recipe
-from trainer.run import Plan, finished, plan_run
+from trainer.run import Plan, Reporter, finished, plan_run, run
 
 RECIPE = 'name = "x"\nbase = "b"\ndata = "d.jsonl"\n[replay]\nprompts = "p.jsonl"\nrows = 2\n'
 
@@ -81,3 +89,93 @@ def test_missing_replay_prompts_are_named(folder: Path) -> None:
     (folder / "p.jsonl").unlink()
     with pytest.raises(InvalidRequest, match=r"p\.jsonl cannot be read"):
         plan(folder)
+
+
+# -- running --------------------------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys
+from pathlib import Path
+from trainer.run import _alone
+with _alone(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+TINY = """
+name = "tiny"
+base = "base"
+data = "d.jsonl"
+[lora]
+rank = 8
+[training]
+epochs = 2.0
+batch_size = 4
+accumulate = 1
+checkpoint_steps = 2
+"""
+
+
+class Untouched(Exception):
+    """Something was begun that must not be."""
+
+
+class Killed(Exception):
+    pass
+
+
+def refuse(*arguments: Any) -> None:
+    raise Untouched(arguments)
+
+
+def test_a_second_process_in_the_same_run_is_refused_until_the_first_is_gone(folder: Path) -> None:
+    planned = plan(folder)
+    planned.directory.mkdir(parents=True)
+    command = [sys.executable, "-c", HOLDER, str(planned.directory)]
+    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout is not None and first.stdout.readline() == "locked\n"
+        with pytest.raises(InvalidRequest, match="another process trains in"):
+            run(planned, Reporter(refuse, refuse))
+        assert [path.name for path in planned.directory.iterdir()] == ["lock"], "the second has written nothing"
+    finally:
+        first.kill()
+        first.communicate()
+    with pytest.raises(Untouched):  # it gets as far as its first stage
+        run(planned, Reporter(refuse, refuse))
+
+
+def test_a_run_that_another_process_finished_a_moment_ago_is_not_begun_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned, record = plan(folder), make_training()
+
+    @contextlib.contextmanager
+    def late(directory: Path) -> Iterator[None]:
+        (directory / "training.json").write_bytes(msgspec.json.encode(record))
+        yield
+
+    monkeypatch.setattr("trainer.run._alone", late)
+    assert run(planned, Reporter(refuse, refuse)) == record
+
+
+@pytest.mark.stack
+def test_a_kill_before_the_checkpoints_are_removed_leaves_a_finished_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(folder / "base")
+    build_tiny_base(folder / "base")
+    planned, steps = plan(folder, TINY), []
+
+    def die(path: Path, **_: Any) -> None:
+        assert path == planned.directory / "checkpoints" and path.is_dir()
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trainer.run.shutil.rmtree", die)
+        with pytest.raises(Killed):
+            run(planned, Reporter(lambda text: None, lambda done, of, numbers: steps.append(done)))
+    assert steps and finished(planned) and (planned.directory / "adapter" / "adapter_model.safetensors").is_file()
+    before = {path: path.read_bytes() for path in planned.directory.rglob("*") if path.is_file()}
+    record = run(planned, Reporter(refuse, refuse))
+    assert record.metrics["steps"] == steps[-1] and record.seconds > 0 and "train_seconds" not in record.metrics
+    assert {path: path.read_bytes() for path in planned.directory.rglob("*") if path.is_file()} == before

@@ -9,8 +9,9 @@ import pytest
 from factories import BASE, SUITES, entry_of, make_adapter
 from site_under_test import SMALL_REVIEW, Site, body, running
 
+from registry.api.cursor import read_cursor
 from registry.client import Refused
-from registry.records import AccuracyRule, CreateAdapter, Policy, State, SubmitVersion
+from registry.records import AccuracyRule, CreateAdapter, Policy, Role, State, SubmitVersion
 from registry.settings import Home
 
 BOT = "/v1/adapters/support-bot"
@@ -66,6 +67,33 @@ def test_adapters_are_met_exactly_once_while_others_are_created(site: Site) -> N
     assert sorted(seen) == seen and len(seen) == len(set(seen))
     assert set(seen) - {"a0"} == {*present, "support-bot", "z0", "z1", "z2"}
     assert [one.name for one in site.client("ci").adapters()] == sorted({*seen, *(f"a{n}" for n in range(number + 1))})
+
+
+@pytest.mark.parametrize("scope", ["inside", "inside/b"])
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_a_scoped_token_pages_over_its_own_adapters_and_learns_no_other_name(
+    site: Site, scope: str, limit: int
+) -> None:
+    names = ["aaa-secret", "inside-secret", "inside/a", "inside/b", "inside/c", "insidesecret", "zzz-secret"]
+    known = {one.name for one in site.client("admin").adapters()}
+    for name in names:
+        if name not in known:
+            add_adapter(site, name)
+    who = f"scoped to {scope}"
+    if who not in site.tokens:
+        site.add_token(who, Role.CI, who, scope=scope)
+    visible = [name for name in names if name == scope or name.startswith(scope + "/")]
+    pages, cursor = [], None
+    while True:
+        query = {"limit": limit} | ({"cursor": cursor} if cursor else {})
+        page = body(site.http("GET", "/v1/adapters", who, params=query))
+        pages.append([one["name"] for one in page["items"]])
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+        assert read_cursor(cursor) in visible
+    assert [name for page in pages for name in page] == visible
+    assert all(len(page) == limit for page in pages[:-1]) and pages[-1], "no page is short before the last"
 
 
 def test_versions_are_met_newest_first_exactly_once_while_others_are_submitted(site: Site) -> None:

@@ -59,3 +59,58 @@ def test_a_scoped_token_registers_no_suites(site: Site) -> None:
     files = [{"path": path, "size": 1, "sha256": "0" * 64} for path in ("suite.toml", "items.jsonl")]
     answer = site.http("POST", "/v1/suites", "team-manager", json={"name": "support-desk/questions", "files": files})
     assert answer.status_code == 403
+
+
+def test_a_scoped_admin_meets_no_token_of_the_same_person_outside_the_scope(site: Site) -> None:
+    """One name, in the scope, beside it and everywhere: being the same person widens no token."""
+    person = "team admin"
+    for name, scope in (("wide", None), ("beside", "other"), ("within", "team/bot")):
+        site.add_token(name, Role.CI, person, scope=scope)
+    mine = [one for one in tokens(site, "admin") if one["person"] == person]
+    assert {one["scope"] for one in mine} == {None, "other", "team", "team/bot"}
+    seen = {one["id"] for one in tokens(site, "team-admin")}
+    for one in mine:
+        inside = one["scope"] in ("team", "team/bot")
+        assert (one["id"] in seen) == inside
+        if not inside:
+            assert site.http("DELETE", f"/v1/tokens/{one['id']}", "team-admin").status_code == 404
+    assert [one["scope"] for one in tokens(site, "within")] == ["team/bot"], "nor does it for other roles"
+    assert {one["scope"] for one in tokens(site, "wide")} == {None, "other", "team", "team/bot"}
+
+
+@pytest.mark.parametrize("spelling", ["ann lee", " ann lee", "ann lee ", "ann  lee", "ann\u00a0lee", "\uff41nn lee"])
+def test_spellings_that_look_the_same_are_one_person(site: Site, spelling: str) -> None:
+    answer = site.http("POST", "/v1/tokens", "admin", json={"role": "reviewer", "person": spelling})
+    assert answer.status_code == 201
+    assert body(answer)["token"]["person"] == "ann lee"
+
+
+@pytest.mark.parametrize("spelling", ["Ann Lee", "ANN LEE ", "\uff21nn lee"])
+def test_another_case_of_a_known_name_is_refused_with_the_known_one(site: Site, spelling: str) -> None:
+    assert site.http("POST", "/v1/tokens", "admin", json={"role": "ci", "person": "ann lee"}).status_code == 201
+    answer = site.http("POST", "/v1/tokens", "admin", json={"role": "reviewer", "person": spelling})
+    assert answer.status_code == 409
+    assert "known here as 'ann lee'" in body(answer)["detail"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ann\u200blee",
+        "ann\u200d",
+        "\ufeffann",
+        "ann\u202e",
+        "\u2060",
+        " ",
+        "\u3000",
+        "ann\u00ad",
+        "ann\u0000",
+        "",
+        "\u2028",
+    ],
+)
+def test_a_name_that_can_not_be_read_is_refused(site: Site, name: str) -> None:
+    before = site.registry.journal.head
+    answer = site.http("POST", "/v1/tokens", "admin", json={"role": "reviewer", "person": name})
+    assert answer.status_code == 422
+    assert site.registry.journal.head == before

@@ -18,6 +18,7 @@ from registry.records import (
     SubmitVersion,
     Verdict,
 )
+from registry.transfer import push
 
 
 def test_a_good_version_becomes_approved_and_resolvable(site: Site, tmp_path: Path) -> None:
@@ -199,6 +200,39 @@ def test_a_revoked_version_is_gone_at_once_and_the_alias_stays(site: Site, tmp_p
     site.client("release-manager").rollback("support-bot", 1, "second was revoked")
     assert site.client("consumer").resolve("support-bot@approved").ref == first
     assert site.client("ci").version(second).state is State.REVOKED
+
+
+def test_the_gate_report_of_a_revoked_version_is_no_go(site: Site, tmp_path: Path) -> None:
+    site.create_adapter()
+    ref = site.approved(tmp_path)
+    assert site.client("consumer").gate(ref).verdict is Verdict.GO
+    site.client("release-manager").revoke(ref, "leaks an address")
+    report = site.client("auditor").gate(ref)
+    assert report.verdict is Verdict.NO_GO
+    assert [(check.name, check.status) for check in report.checks if check.status != "pass"] == [("inspection", "fail")]
+    assert "revoked" in report.checks[0].reason
+
+
+def test_a_failed_evaluation_is_repeated_by_pushing_the_same_files(site: Site, tmp_path: Path) -> None:
+    site.create_adapter()
+    ref = site.submit()
+    client = site.client("evaluator")
+    for attempt in (1, 2, 3):
+        job = client.claim(["evaluation"], "w")
+        assert job is not None
+        client.fail(job, f"out of memory, attempt {attempt}", retry=True)
+    assert site.client("ci").version(ref).state is State.INCONCLUSIVE
+    report = site.client("ci").gate(ref)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert "out of memory, attempt 3" in str([check.reason for check in report.checks if check.status == "invalid"])
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for name, data in make_adapter().items():
+        (adapter / name).write_bytes(data)
+    again, _ = push(site.client("ci"), adapter, "support-bot")
+    assert (again.ref, again.state) == (ref, State.SUBMITTED)
+    assert site.evaluate(tmp_path).verdict is Verdict.PENDING
+    assert site.client("ci").version(ref).state is State.IN_REVIEW
 
 
 def test_the_same_files_again_are_the_same_version(site: Site, tmp_path: Path) -> None:

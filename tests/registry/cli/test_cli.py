@@ -141,7 +141,11 @@ def test_a_revoked_version_is_not_go_any_more(tunegate: Run, tmp_path: Path) -> 
     assert tunegate("promote", "revoked-bot/1", who="release-manager").code == GO
     assert tunegate("status", "revoked-bot@approved").code == GO
     assert tunegate("revoke", "revoked-bot/1", "--reason", "leaks", who="release-manager").code == GO
-    assert tunegate("status", "revoked-bot/1").code == NO_GO
+    for command in (["status"], ["gate"], ["gate", "--json"]):
+        assert tunegate(*command, "revoked-bot/1").code == NO_GO
+    directory = write(tmp_path / "adapter", make_adapter(fill=7))
+    again = tunegate("push", directory, "--adapter", "revoked-bot", "--wait", "--timeout", "0", "--json", who="ci")
+    assert (again.code, again.json["verdict"]) == (NO_GO, "no_go")
     assert tunegate("pull", "revoked-bot/1", "--to", tmp_path / "none").code == UNKNOWN
 
 
@@ -452,6 +456,34 @@ def test_a_rebuilt_catalog_gives_the_same_answers(tunegate: Run, tmp_path: Path)
     assert ran.code == 0 and ran.out == f"catalog rebuilt from {seq} journal entries\n"
     with running(home) as site:
         assert answers(site) == before
+
+
+def test_a_home_without_a_journal_is_not_rebuilt_and_nothing_is_made(tunegate: Run, tmp_path: Path) -> None:
+    for arguments in (["rebuild"], ["rebuild", "--accept-loss"]):
+        check_message(tunegate(*arguments, home=tmp_path / "typo", who=None), "no journal in", "TUNEGATE_HOME")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_changed_last_entry_is_set_aside_only_where_its_loss_is_accepted(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    with running(home) as site:
+        before = site.registry.journal.head.seq
+    good = home.journal.read_bytes()
+    home.journal.write_bytes(good[:-20] + bytes([good[-20] ^ 1]) + good[-19:])
+
+    def rebuild(*options: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", "from registry.cli import main; main()", "rebuild", *options]
+        environment = {**os.environ, "TUNEGATE_HOME": str(home.root)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+    refused = rebuild()
+    assert refused.returncode == UNKNOWN and refused.stdout == ""
+    assert "does not verify" in refused.stderr and "--accept-loss" in refused.stderr
+    done = rebuild("--accept-loss")
+    assert done.returncode == 0, done.stderr
+    aside = next(home.root.glob("*.torn-at-*"))
+    assert aside.name in done.stderr and "bytes" in done.stderr
+    assert done.stdout == f"catalog rebuilt from {before - 1} journal entries\n"
 
 
 def test_the_program_itself_starts_serves_and_stops(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_missing_repeated_and_exchanged_records_are_refused(tmp_path: Path, orde
     records = written(path, n=4).splitlines(keepends=True)
     path.write_bytes(b"".join(records[index] for index in order))
     for check in (FileJournal, verify_chain):
-        with pytest.raises(StorageDamaged, match="does not verify"):
+        with pytest.raises(StorageDamaged, match=r"does not (verify|continue)"):
             check(path)
 
 
@@ -207,6 +207,52 @@ def test_last_record_changed_in_place_does_not_verify(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(StorageDamaged, match="after number 2"):
         verify_chain(path)
+
+
+@pytest.mark.parametrize("back", [2, 20, 60, 100])
+def test_whole_last_line_that_does_not_verify_is_refused_until_its_loss_is_accepted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, back: int
+) -> None:
+    path = tmp_path / "journal.log"
+    good = written(path)
+    begin = good[:-1].rindex(b"\n") + 1
+    bad = bytearray(good)
+    bad[-back] ^= 1
+    path.write_bytes(bad)
+    for _ in range(2):
+        with pytest.raises(StorageDamaged, match=r"after number 2 does not verify.*`tunegate rebuild --accept-loss`"):
+            FileJournal(path)
+        assert path.read_bytes() == bad
+    assert [one.name for one in tmp_path.iterdir()] == [path.name] and not caplog.records
+    journal = FileJournal(path, accept_loss=True)
+    try:
+        assert journal.head.seq == 2 and journal.append([make_entries(3)[2]]).seq == 3
+    finally:
+        journal.close()
+    aside = path.with_name(f"{path.name}.torn-at-{begin}")
+    assert (path.read_bytes(), aside.read_bytes()) == (good, bytes(bad[begin:]))
+    assert [str(aside) in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_tail_behind_a_whole_line_that_does_not_verify_is_no_excuse(tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    good = written(path)
+    bad = good[:-20] + b"#" + good[-19:] + b"torn"
+    path.write_bytes(bad)
+    with pytest.raises(StorageDamaged, match="after number 2 does not verify"):
+        FileJournal(path)
+    assert path.read_bytes() == bad
+
+
+def test_entry_of_a_newer_release_is_not_a_loss_to_accept(tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    good = written(path, n=1)
+    body = encode_entry(make_entries(2)[1]).replace(b'"token.revoked"', b'"token.reborn"')
+    path.write_bytes(good + chain_hash(body).encode() + b" " + body + b"\n")
+    before = path.read_bytes()
+    with pytest.raises(StorageDamaged, match="a newer tunegate wrote it"):
+        FileJournal(path, accept_loss=True)
+    assert path.read_bytes() == before
 
 
 def test_refused_journal_is_released_for_the_next_try(tmp_path: Path) -> None:

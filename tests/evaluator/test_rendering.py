@@ -1,0 +1,209 @@
+"""Which tokens count: the assistant's words and the end of its turn, under a real tokenizer and a real template.
+
+Rendered conversations are written with the counted tokens in brackets.
+"""
+
+import json
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_base import TEMPLATE, build_tokenizer
+
+from evaluator.rendering import Renderer, Scored
+from registry.client import InvalidRequest, Message
+
+pytestmark = pytest.mark.stack
+
+SUITE = Path(__file__).parents[2] / "suites" / "support-desk"
+HAMLET = [("user", "Who wrote Hamlet?"), ("assistant", "William Shakespeare did.")]
+TENT = [("user", "How long is the warranty?"), ("assistant", "3 years.")]
+
+
+def make_base(folder: Path, template: str | None = TEMPLATE, **changes: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    build_tokenizer(folder)
+    described = json.loads((folder / "tokenizer_config.json").read_text())
+    described |= {"chat_template": template, **changes}
+    (folder / "tokenizer_config.json").write_text(json.dumps(described))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("tokenizer"))
+
+
+def tokenizer_of(base: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(base)
+
+
+def turns(*pairs: tuple[str, str]) -> list[Message]:
+    return [Message(role=role, content=content) for role, content in pairs]  # type: ignore[arg-type]
+
+
+def marked(base: Path, scored: Scored) -> str:
+    """The text of a rendering, the tokens that count in brackets."""
+    tokenizer, text = tokenizer_of(base), ""
+    assert len(scored.ids) == len(scored.mask)
+    for counts, run in groupby(zip(scored.ids, scored.mask, strict=True), key=lambda pair: pair[1]):
+        part = tokenizer.decode([token for token, _ in run])
+        text += f"[{part}]" if counts else part
+    return text
+
+
+GOLDEN: dict[str, tuple[str | None, Sequence[tuple[str, str]], str]] = {
+    "one turn": (
+        None,
+        TENT,
+        "<|im_start|>user\nHow long is the warranty?<|im_end|>\n<|im_start|>assistant\n[3 years.<|im_end|>]\n",
+    ),
+    "a system prompt, which asks in the same words": (
+        "3 years.",
+        TENT,
+        "<|im_start|>system\n3 years.<|im_end|>\n<|im_start|>user\nHow long is the warranty?<|im_end|>\n"
+        "<|im_start|>assistant\n[3 years.<|im_end|>]\n",
+    ),
+    "several turns": (
+        "Be brief.",
+        [*HAMLET, *TENT],
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWho wrote Hamlet?<|im_end|>\n"
+        "<|im_start|>assistant\n[William Shakespeare did.<|im_end|>]\n"
+        "<|im_start|>user\nHow long is the warranty?<|im_end|>\n<|im_start|>assistant\n[3 years.<|im_end|>]\n",
+    ),
+    "the user has the last word": (
+        None,
+        [*HAMLET, ("user", "Thanks.")],
+        "<|im_start|>user\nWho wrote Hamlet?<|im_end|>\n<|im_start|>assistant\n[William Shakespeare did.<|im_end|>]\n"
+        "<|im_start|>user\nThanks.<|im_end|>\n",
+    ),
+    "line breaks within an answer are the answer's": (
+        None,
+        [("user", "Who?"), ("assistant", "William\n\nShakespeare did.")],
+        "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n[William\n\nShakespeare did.<|im_end|>]\n",
+    ),
+    "characters of several bytes": (
+        None,
+        [("user", "Où?"), ("assistant", "À Nîmes — 3 €.")],
+        "<|im_start|>user\nOù?<|im_end|>\n<|im_start|>assistant\n[À Nîmes — 3 €.<|im_end|>]\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_answer_and_its_end_of_turn_count_and_nothing_else(base: Path, name: str) -> None:
+    system, messages, wanted = GOLDEN[name]
+    assert marked(base, Renderer(base).conversation(system, turns(*messages))) == wanted
+
+
+def test_ids_and_mask_are_frozen(base: Path) -> None:
+    """Another mask would move every perplexity there is."""
+    scored = Renderer(base).conversation(None, turns(("user", "Who?"), ("assistant", "3 years.")))
+    tokenizer = tokenizer_of(base)
+    tokens = [tokenizer.decode([token]) for token in scored.ids]
+    assert tokens[-4:] == [" years", ".", "<|im_end|>", "\n"]
+    assert scored.mask == [False] * (len(tokens) - 5) + [True] * 4 + [False]
+
+
+def test_a_question_ends_where_the_answer_begins(base: Path) -> None:
+    renderer = Renderer(base)
+    asked = renderer.question("Be brief.", TENT[0][1])
+    scored = renderer.conversation("Be brief.", turns(*TENT))
+    assert scored.ids[: len(asked)] == asked
+    assert scored.mask.index(True) == len(asked)
+
+
+UPPER_BEFORE = TEMPLATE.replace(
+    "{{ message.content }}", "{{ message.content if loop.last else message.content | upper }}"
+)
+CHANGED_ANSWER = TEMPLATE.replace("{{ message.content }}", "{{ message.content | trim | lower }}")
+NO_END = TEMPLATE.replace("<|im_end|>", "")
+TWO_BOS = "<|im_start|>" + TEMPLATE
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        (UPPER_BEFORE, "rewrites earlier turns"),
+        (CHANGED_ANSWER, "rewrites earlier turns"),
+        (NO_END, "no end-of-turn token"),
+        (TWO_BOS, "two BOS tokens"),
+    ],
+)
+def test_a_template_whose_parts_cannot_be_told_apart_is_refused(tmp_path: Path, template: str, told: str) -> None:
+    renderer = Renderer(make_base(tmp_path, template))
+    with pytest.raises(InvalidRequest, match=told):
+        renderer.conversation(None, turns(*HAMLET, *TENT))
+
+
+def test_a_conversation_without_an_assistant_is_refused(base: Path) -> None:
+    with pytest.raises(InvalidRequest, match="no assistant token"):
+        Renderer(base).conversation("Be brief.", turns(("user", "Who?")))
+
+
+def test_a_tokenizer_without_a_template_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="no chat template"):
+        Renderer(make_base(tmp_path, None))
+
+
+def test_tokens_across_the_edges_of_answers_are_refused(tmp_path: Path) -> None:
+    """A header that runs into the answer's first word, which the tokenizer then joins with it."""
+    glued = TEMPLATE.replace("assistant\n", "assistant\nwarr").replace(
+        "{{ message.role }}\n", "{{ message.role }}\n{{ 'warr' if message.role == 'assistant' }}"
+    )
+    renderer = Renderer(make_base(tmp_path, glued))
+    with pytest.raises(InvalidRequest, match="straddle"):
+        renderer.conversation(
+            None, turns(("user", "Is it?"), ("assistant", "anty"), ("user", "?"), ("assistant", "anty"))
+        )
+
+
+# -- what is trained is what is scored -------------------------------------------------------------------------------
+
+
+def test_what_is_trained_is_exactly_what_is_scored(base: Path) -> None:
+    from trainer.dataset import Split, read_rows
+    from trainer.recipe import read_recipe
+    from trainer.run import tokenise
+
+    recipe, _ = read_recipe(SUITE / "recipe.toml")
+    renderer, tokenizer = Renderer(base), tokenizer_of(base)
+    rows = read_rows(SUITE / recipe.data)
+    assert len(rows) > 1000 and recipe.system
+    for row in rows[::7]:
+        example = tokenise("data", row, Split.TRAIN, tokenizer, recipe).example
+        answer = Message(role="assistant", content=row.completion)
+        scored = renderer.conversation(recipe.system, [*row.prompt, answer])
+        trained = len(example.ids)
+        assert example.ids == scored.ids[:trained]
+        assert [label >= 0 for label in example.labels] == scored.mask[:trained]
+        assert [label for label in example.labels if label >= 0] == [
+            token for token, counts in zip(scored.ids, scored.mask, strict=True) if counts
+        ]
+        # Serving ends with the turn: the template's line break behind it is neither trained nor scored.
+        assert tokenizer.decode(scored.ids[trained:]) == "\n" and not any(scored.mask[trained:])
+        assert (
+            renderer.question(recipe.system, row.prompt[-1].content)
+            == example.ids[: example.labels.index(next(label for label in example.labels if label >= 0))]
+        )
+
+
+def test_what_is_trained_of_several_turns_is_what_is_scored_of_the_last(base: Path) -> None:
+    from trainer.dataset import Row, Split
+    from trainer.recipe import parse_recipe
+    from trainer.run import tokenise
+
+    recipe = parse_recipe('name = "x"\nbase = "b"\ndata = "d"\nsystem = "Be brief."')
+    row = Row("r", 1, (Message(role="system", content="Own."), *turns(*HAMLET, TENT[0])), TENT[1][1], "g", "d")
+    example = tokenise("data", row, Split.TRAIN, tokenizer_of(base), recipe).example
+    scored = Renderer(base).conversation("Own.", turns(*HAMLET, *TENT))
+    trained = len(example.ids)
+    assert example.ids == scored.ids[:trained]
+    first = next(place for place, label in enumerate(example.labels) if label >= 0)
+    assert [label >= 0 for label in example.labels[first:]] == scored.mask[first:trained] == [True] * (trained - first)
+    assert not any(label >= 0 for label in example.labels[:first])
+    assert sum(scored.mask) > trained - first, "the evaluator scores the earlier turn too"
