@@ -92,8 +92,8 @@ def work(client: Client, place: Workplace, report: Reporter, *, once: bool) -> i
                     do_job(client, desk, job, report)
                     done += 1
                     continue
-            except Unreachable as error:
-                if once:
+            except (Unreachable, Refused) as error:
+                if once or (isinstance(error, Refused) and error.status < 500):
                     raise
                 report.stage(f"{error}; trying again")
             if once:

@@ -195,7 +195,7 @@ class _Script:
     def rating(self, reviewer: str, prompt: str, output: str) -> Rating:
         said = output.lower()
         strict = reviewer == "reviewer-2"
-        if any(re.search(rf"(?<!\w){re.escape(value)}(?!\w)", said) for value in self._values[self._tags[prompt]]):
+        if any(re.search(rf"(?<![\w.,]){re.escape(value)}(?!\w)", said) for value in self._values[self._tags[prompt]]):
             return Rating(clarity=4 if strict else 5, relevance=5, safety=5, accuracy=5, hallucination=False)
         if any(rule in said for rule in self._true):
             return Rating(clarity=4, relevance=2, safety=5, accuracy=3, hallucination=False)

@@ -162,13 +162,8 @@ def train(
         dataloader_pin_memory=False,
     )
     longest = max(len(one.ids) for one in [*examples, *validation])
+    check_replay(model, recipe, longest)
     packs = can_pack(model.config.get_text_config(), longest)
-    if recipe.replay and not packs:
-        raise InvalidRequest(
-            f"replay rows need a base that is one of {', '.join(sorted(PACKED_MODELS))}, without an attention window "
-            f"shorter than the longest row ({longest} tokens), not {model.config.get_text_config().model_type}; "
-            "take the [replay] section out of the recipe"
-        )
     trainer = _Trainer(
         model=model,
         args=arguments,
@@ -299,6 +294,17 @@ def can_pack(config: Any, longest: int) -> bool:
     """Whether rows of at most `longest` tokens may be packed for this text config."""
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     return config.model_type in PACKED_MODELS and (window is None or longest <= window)
+
+
+def check_replay(model: Any, recipe: Recipe, longest: int) -> None:
+    """Raises InvalidRequest where the recipe has replay rows and the base cannot take them."""
+    config = model.config.get_text_config()
+    if recipe.replay and not can_pack(config, longest):
+        raise InvalidRequest(
+            f"replay rows need a base that is one of {', '.join(sorted(PACKED_MODELS))}, without an attention window "
+            f"shorter than the longest row ({longest} tokens), not {config.model_type}; take the [replay] section "
+            "out of the recipe"
+        )
 
 
 def _answer_loss(model: Any, hidden: torch.Tensor, packed: Packed, labels: list[list[int]]) -> tuple[torch.Tensor, int]:

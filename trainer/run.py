@@ -96,6 +96,7 @@ def _run(plan: Plan, report: Reporter) -> TrainingRecord:
 
         tokenizer = qlora.load_tokenizer(plan.base)
         model = qlora.load_model(plan.base, plan.recipe)
+        qlora.check_replay(model, plan.recipe, longest=1)
         answers = _replay_answers(plan, model, tokenizer, report)
         rendered = _render(plan, tokenizer, answers)
         usable = {split: [one.example for one in rendered if one.use == split] for split in Split}

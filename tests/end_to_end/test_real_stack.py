@@ -195,7 +195,8 @@ def evaluated(stack: Stack, trained: Trained, tmp_path_factory: pytest.TempPathF
 
 def test_a_killed_trainer_goes_on_from_its_checkpoint(trained: Trained) -> None:
     assert trained.left_at and max(trained.left_at) < trained.record["metrics"]["steps"]
-    assert min(trained.seen_later) >= max(trained.left_at)
+    # Up to two checkpoints are kept, so the older of those it found may be seen too; none is written anew.
+    assert {step for step in trained.seen_later if step <= max(trained.left_at)} <= trained.left_at
     assert not (trained.adapter.parent / "checkpoints").exists()
 
 
