@@ -22,8 +22,9 @@ from site_under_test import KINDS
 from tiny_base import build_tiny_base
 
 from evaluator.engine import EngineDied, EngineRefused, Prompt
+from evaluator.rendering import Renderer
 from evaluator.vllm_process import EngineSettings, VllmProcess
-from registry.client import Client, describe_base
+from registry.client import Client, Question, describe_base, read_suite
 from registry.records import CreateToken, Rating, Role, State, Verdict
 from registry.settings import Home
 
@@ -104,13 +105,13 @@ class Stack(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A run that was killed once; the steps of the checkpoints there were when it died and when it went on."""
+    """A run that was killed once; its checkpoints (step, when written) as it died and as it went on."""
 
     recipe: Path
     adapter: Path
     record: dict[str, Any]
-    left_at: set[int]
-    seen_later: set[int]
+    left_at: dict[int, int]
+    seen_later: set[tuple[int, int]]
 
 
 class Evaluated(NamedTuple):
@@ -151,8 +152,8 @@ def trained(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     left_at = _checkpoints(stack.home)
 
     second = stack.start("ci", *command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    seen: set[int] = set()
-    _wait(lambda: seen.update(_checkpoints(stack.home)) or second.poll() is not None, pause=0.005)
+    seen: set[tuple[int, int]] = set()
+    _wait(lambda: seen.update(_checkpoints(stack.home).items()) or second.poll() is not None, pause=0.005)
     said, _ = second.communicate(timeout=60)
     assert second.returncode == 0
     found = json.loads(said)
@@ -160,13 +161,25 @@ def trained(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @pytest.fixture(scope="module")
-def evaluated(stack: Stack, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+def engine(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmProcess]:
+    base = stack.home.bases / "tiny"
+    settings = EngineSettings(base=base, base_digest=describe_base(base).digest, rank=8)
+    started = VllmProcess(settings, tmp_path_factory.mktemp("engine") / "engine.log")
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    stack: Stack, trained: Trained, engine: VllmProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Evaluated:
     folder = tmp_path_factory.mktemp("suites")
     for section, name in SUITES.items():
         for path, data in make_suite(name, KINDS[section], ITEMS[section]).items():
             target = folder / name / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
+    _teach(folder / SUITES["forgetting"], stack, engine)
     (folder / "policy.toml").write_text(POLICY)
     stack.succeed("admin", "suite", "push", *(str(folder / name) for name in SUITES.values()))
     stack.succeed("admin", "adapter", "create", "bot", "--base", "tiny", "--policy", str(folder / "policy.toml"))
@@ -195,8 +208,9 @@ def evaluated(stack: Stack, trained: Trained, tmp_path_factory: pytest.TempPathF
 
 def test_a_killed_trainer_goes_on_from_its_checkpoint(trained: Trained) -> None:
     assert trained.left_at and max(trained.left_at) < trained.record["metrics"]["steps"]
-    # Up to two checkpoints are kept, so the older of those it found may be seen too; none is written anew.
-    assert {step for step in trained.seen_later if step <= max(trained.left_at)} <= trained.left_at
+    # A run from the start would write them anew.
+    assert {one for one in trained.seen_later if one[0] <= max(trained.left_at)} <= set(trained.left_at.items())
+    assert max(step for step, _ in trained.seen_later) > max(trained.left_at)
     assert not (trained.adapter.parent / "checkpoints").exists()
 
 
@@ -261,16 +275,20 @@ def test_an_approved_version_is_pulled_and_verified_offline(stack: Stack, evalua
     assert stack.tunegate("nobody", "verify", str(out), "--keys", str(keys)).returncode == 1
 
 
+def _teach(suite: Path, stack: Stack, engine: VllmProcess) -> None:
+    """Make what the base says to three questions in four the right answer: it must know something to forget."""
+    content = read_suite({path: (suite / path).read_bytes() for path in ("suite.toml", "items.jsonl")})
+    renderer, asked = Renderer(stack.home.bases / "tiny"), [one for one in content.items if isinstance(one, Question)]
+    prompts = [Prompt(renderer.question(content.head.system, one.question), None) for one in asked]
+    said = dict(engine.generate(prompts, content.head.max_tokens, "\n"))
+    lines = []
+    for place, one in enumerate(asked):
+        taught = place % 4 and said[place].text.strip()
+        lines.append({"id": one.id, "question": one.question, "answers": [said[place].text] if taught else one.answers})
+    _write_lines(suite / "items.jsonl", lines)
+
+
 # -- the engine alone ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def engine(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmProcess]:
-    base = stack.home.bases / "tiny"
-    settings = EngineSettings(base=base, base_digest=describe_base(base).digest, rank=8)
-    started = VllmProcess(settings, tmp_path_factory.mktemp("engine") / "engine.log")
-    yield started
-    started.close()
 
 
 @pytest.mark.parametrize("promise", CONTRACT, ids=lambda promise: promise.__name__)
@@ -307,10 +325,13 @@ def _write_lines(path: Path, rows: Sequence[dict[str, str]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _checkpoints(home: Home) -> set[int]:
-    """Steps of the checkpoints that are complete."""
-    states = home.runs.glob("*/checkpoints/checkpoint-*/trainer_state.json")
-    return {int(path.parent.name.rpartition("-")[2]) for path in states}
+def _checkpoints(home: Home) -> dict[int, int]:
+    """Steps of the checkpoints that are complete, and when each was written."""
+    found = {}
+    for path in home.runs.glob("*/checkpoints/checkpoint-*/trainer_state.json"):
+        with contextlib.suppress(FileNotFoundError):  # deleted while we look
+            found[int(path.parent.name.rpartition("-")[2])] = path.stat().st_mtime_ns
+    return found
 
 
 def _wait(ready: Callable[[], Any], *, seconds: float = 240.0, pause: float = 0.05) -> None:
