@@ -78,6 +78,7 @@ def _stock(recipe: Recipe, base: Path, examples: list[Any]) -> Result:
     from trl import SFTConfig, SFTTrainer
 
     from trainer import qlora
+    from trainer.loss import IGNORED
 
     on_cpu = not torch.cuda.is_available()
     quantization = BitsAndBytesConfig(
@@ -115,7 +116,7 @@ def _stock(recipe: Recipe, base: Path, examples: list[Any]) -> Result:
             train_dataset=Dataset.from_dict(
                 {
                     "input_ids": [one.ids for one in examples],
-                    "completion_mask": [[int(label != qlora.IGNORED) for label in one.labels] for one in examples],
+                    "completion_mask": [[int(label != IGNORED) for label in one.labels] for one in examples],
                 }
             ),
             processing_class=qlora.load_tokenizer(base),

@@ -12,7 +12,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,17 +24,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from trl import SFTConfig, SFTTrainer
 
 from registry.client import InvalidRequest
-from trainer.packing import Packed, pack
+from trainer.loss import IGNORED, PACKED_MODELS, Batch, batch_loss, can_pack
 from trainer.recipe import Recipe
 
-IGNORED = -100
-# Decoders whose logits are the LM head on the last hidden states and whose attention takes a mask of any shape; others
-# scale logits or mix tokens along the sequence, which packing would get wrong.
-PACKED_MODELS = frozenset(("llama", "mistral", "qwen2", "qwen3"))
 _STATE = "trainer_state.json"  # written last
 _CHECKPOINT_FILES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", _STATE)
-# Attention is quadratic in what is packed together.
-_PACK_TOKENS = 1024
 
 
 class Example(NamedTuple):
@@ -217,20 +211,12 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         lengths = inputs["attention_mask"].sum(1).tolist()
         rows = [ids[:length] for ids, length in zip(inputs["input_ids"].tolist(), lengths, strict=True)]
-        batch = _Batch(rows, inputs["labels"].tolist(), replay.tolist(), starts.tolist())
-        answers = held = 0
-        loss = divergence = torch.zeros((), device=model.device)
-        for part in batch.parts():
-            packed = pack(part.rows, self.model.dtype)
-            hidden = _hidden(model, packed)
-            summed, counted = _answer_loss(model, hidden, packed, part.labels)
-            loss, answers = loss + summed, answers + counted
-            if self.replay_weight and any(part.replay):
-                summed, counted = _divergence(model, hidden, packed, part)
-                divergence, held = divergence + summed, held + counted
-        loss = loss / torch.as_tensor(answers if num_items_in_batch is None else num_items_in_batch).clamp(min=1)
-        if held:
-            divergence = divergence / held
+        batch = Batch(rows, inputs["labels"].tolist(), replay.tolist(), starts.tolist())
+        found = batch_loss(model, batch, self.model.dtype, replay=bool(self.replay_weight))
+        total = found.answer_tokens if num_items_in_batch is None else num_items_in_batch
+        loss = found.answers / torch.as_tensor(total).clamp(min=1)
+        if found.replay_tokens:
+            divergence = found.divergence / found.replay_tokens
             if self.model.training:
                 self._metrics["train"]["replay_divergence"].append(divergence.item())
             # As TRL weighs its own auxiliary loss: without a token count the Trainer divides by itself.
@@ -261,41 +247,6 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
                 parameter.data = parameter.data.to(wanted[name])
 
 
-class _Batch(NamedTuple):
-    """Rows of token ids with their labels; replay rows are held to the base from `starts` on."""
-
-    rows: list[list[int]]
-    labels: list[list[int]]
-    replay: list[bool]
-    starts: list[int]
-
-    def parts(self) -> Iterator["_Batch"]:
-        """The batch in pieces of at most _PACK_TOKENS tokens, or of one row."""
-        piece: list[int] = []
-        tokens = 0
-        for index, row in enumerate(self.rows):
-            if piece and tokens + len(row) > _PACK_TOKENS:
-                yield self._only(piece)
-                piece, tokens = [], 0
-            piece.append(index)
-            tokens += len(row)
-        yield self._only(piece)
-
-    def _only(self, places: list[int]) -> "_Batch":
-        return _Batch(
-            [self.rows[place] for place in places],
-            [self.labels[place] for place in places],
-            [self.replay[place] for place in places],
-            [self.starts[place] for place in places],
-        )
-
-
-def can_pack(config: Any, longest: int) -> bool:
-    """Whether rows of at most `longest` tokens may be packed for this text config."""
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    return config.model_type in PACKED_MODELS and (window is None or longest <= window)
-
-
 def check_replay(model: Any, recipe: Recipe, longest: int) -> None:
     """Raises InvalidRequest where the recipe has replay rows and the base cannot take them."""
     config = model.config.get_text_config()
@@ -305,50 +256,6 @@ def check_replay(model: Any, recipe: Recipe, longest: int) -> None:
             f"shorter than the longest row ({longest} tokens), not {config.model_type}; take the [replay] section "
             "out of the recipe"
         )
-
-
-def _answer_loss(model: Any, hidden: torch.Tensor, packed: Packed, labels: list[list[int]]) -> tuple[torch.Tensor, int]:
-    """Summed cross-entropy of the labelled tokens, each read off the node before it, and how many there are."""
-    pairs = [
-        (path[place - 1], label)
-        for path, row in zip(packed.nodes, labels, strict=True)
-        for place, label in enumerate(row[: len(path)])
-        if place and label != IGNORED
-    ]
-    if not pairs:
-        return hidden.sum() * 0.0, 0
-    nodes, place_of = torch.tensor([node for node, _ in pairs]).unique(return_inverse=True)
-    logits = _head(model)(hidden[nodes]).float()[place_of]
-    targets = torch.tensor([label for _, label in pairs], device=logits.device)
-    return torch.nn.functional.cross_entropy(logits, targets, reduction="sum"), len(pairs)
-
-
-def _divergence(model: Any, hidden: torch.Tensor, packed: Packed, batch: _Batch) -> tuple[torch.Tensor, int]:
-    """Sum over the replay rows' tokens of KL(base || adapter), in nats, and how many tokens there are."""
-    held = [index for index, flag in enumerate(batch.replay) if flag]
-    nodes = [node for index in held for node in packed.nodes[index][batch.starts[index] : -1]]
-    with torch.no_grad(), model.disable_adapter():
-        alone = pack([batch.rows[index] for index in held], packed.mask.dtype)
-        same = [node for place, index in enumerate(held) for node in alone.nodes[place][batch.starts[index] : -1]]
-        teacher = torch.log_softmax(_head(model)(_hidden(model, alone)[same]).float(), -1)
-    student = torch.log_softmax(_head(model)(hidden[nodes]).float(), -1)
-    return (teacher.exp() * (teacher - student)).sum(), len(nodes)
-
-
-def _hidden(model: Any, packed: Packed) -> torch.Tensor:
-    """Hidden states of a packed batch, shape (n, width), before the LM head."""
-    device = model.device
-    output = model.get_base_model().get_decoder()(
-        input_ids=packed.tokens.to(device),
-        position_ids=packed.positions.to(device),
-        attention_mask=packed.mask.to(device),
-        use_cache=False,
-    )
-    return output.last_hidden_state[0]
-
-
-def _head(model: Any) -> Any:
-    return model.get_base_model().get_output_embeddings()
 
 
 class _Collator:

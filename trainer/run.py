@@ -156,7 +156,8 @@ def _render(plan: Plan, tokenizer: Any, answers: Sequence[str]) -> list[Rendered
 
 def tokenise(source: str, row: Row, use: str, tokenizer: Any, recipe: Recipe) -> Rendered:
     """Render once, tokenise once; the completion's tokens are those behind the rendered prompt."""
-    from trainer.qlora import IGNORED, Example
+    from trainer.loss import IGNORED
+    from trainer.qlora import Example
 
     messages = [{"role": one.role, "content": one.content} for one in row.prompt]
     if source == "data" and recipe.system and messages[0]["role"] != "system":

@@ -54,7 +54,8 @@ def _as_in_a_run() -> Iterator[None]:
 
 def examples(n: int = 32) -> list[Any]:
     """Rows that begin alike; every fourth is held to the base from its third token on."""
-    from trainer.qlora import IGNORED, Example
+    from trainer.loss import IGNORED
+    from trainer.qlora import Example
 
     found = []
     for i in range(n):
@@ -222,7 +223,7 @@ def test_only_families_that_packing_computes_rightly_are_packed(
 ) -> None:
     import transformers
 
-    from trainer.qlora import can_pack
+    from trainer.loss import can_pack
 
     config = getattr(transformers, name)(**changes).get_text_config()
     assert can_pack(config, longest=100) is packs
@@ -259,12 +260,10 @@ def test_a_base_that_cannot_be_packed_is_trained_by_trl(
 ) -> None:
     import msgspec
 
-    from trainer import qlora
-
     def refuse(*arguments: Any) -> Any:
         raise AssertionError("packed all the same")
 
-    monkeypatch.setattr(qlora, "pack", refuse)
+    monkeypatch.setattr("trainer.loss.pack", refuse)
     steps, metrics = run(granite, tmp_path, msgspec.structs.replace(RECIPE, replay=None))
     assert steps == list(range(1, 10)) and metrics["train_loss"] > 0 and "replay_divergence" not in metrics
     assert metrics["train_seconds"] > 0 and (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
@@ -355,7 +354,7 @@ def test_a_batch_in_several_packs_has_the_loss_and_gradients_of_one(
 ) -> None:
     import torch
 
-    from trainer import qlora
+    from trainer.packing import pack
 
     trainer = make_trainer(base, tmp_path, replay_weight=0.5)
     give_effect(trainer)
@@ -366,11 +365,10 @@ def test_a_batch_in_several_packs_has_the_loss_and_gradients_of_one(
         packs.append(len(rows))
         return pack(rows, dtype)
 
-    pack = qlora.pack
-    monkeypatch.setattr(qlora, "pack", counted)
+    monkeypatch.setattr("trainer.loss.pack", counted)
     losses, gradients, seen = [], [], []
     for most in (1024, 17, 1):
-        monkeypatch.setattr(qlora, "_PACK_TOKENS", most)
+        monkeypatch.setattr("trainer.loss._PACK_TOKENS", most)
         trainer.model.zero_grad()
         packs.clear()
         loss = trainer.compute_loss(trainer.model, dict(inputs), num_items_in_batch=items)
