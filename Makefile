@@ -37,7 +37,7 @@ check: install ## format, lint, types and the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 -m "not stack"
+	$(BIN)/pytest -q -n 2 -m "not stack and not slow"
 
 test: install ## all tests, the real training and serving stack included
 	$(BIN)/pytest -q -n 2 -m "not stack"

@@ -19,6 +19,8 @@ from registry.client import Client, Refused, Unreachable, describe_base
 from registry.records import Base, CreateAdapter, Evidence, Job, JobInfo, State, Status, SubmitVersion, Verdict
 from registry.storage.views import StoredJob
 
+pytestmark = pytest.mark.slow
+
 SILENT = Reporter(lambda text: None, lambda done, total, numbers: None)
 CANARY_BASE_PROMPTS = 3 * 8
 

@@ -24,6 +24,8 @@ from registry.records import CreateToken, Role, Rollback, State
 from registry.settings import Home
 from registry.storage.journal import verify_chain
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = 4
 _START_SECONDS = 60
 # One client for plain requests: each `httpx.get` would load the system's certificates anew.

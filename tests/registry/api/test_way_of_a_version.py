@@ -20,6 +20,8 @@ from registry.records import (
 )
 from registry.transfer import push
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_good_version_becomes_approved_and_resolvable(site: Site, tmp_path: Path) -> None:
     site.create_adapter(policy=Policy())

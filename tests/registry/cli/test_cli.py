@@ -24,6 +24,8 @@ from registry.records import KeySet, Policy, Role
 from registry.settings import Home
 from registry.transfer import pull
 
+pytestmark = pytest.mark.slow
+
 GO, NO_GO, UNDECIDED, UNKNOWN = 0, 1, 2, 3
 # What each version of the site has come to, and what a script must make of it.
 VERSIONS = {
