@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import pytest
 from factories import sha
 from registry_under_test import ADMIN, CONSUMER, NAME, bench_in, submission
 
