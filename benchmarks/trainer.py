@@ -74,11 +74,10 @@ def _stock(recipe: Recipe, base: Path, examples: list[Any]) -> Result:
     import torch
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     from trainer import qlora
-    from trainer.loss import IGNORED
 
     on_cpu = not torch.cuda.is_available()
     quantization = BitsAndBytesConfig(
@@ -116,7 +115,7 @@ def _stock(recipe: Recipe, base: Path, examples: list[Any]) -> Result:
             train_dataset=Dataset.from_dict(
                 {
                     "input_ids": [one.ids for one in examples],
-                    "completion_mask": [[int(label != IGNORED) for label in one.labels] for one in examples],
+                    "labels": [one.labels for one in examples],
                 }
             ),
             processing_class=qlora.load_tokenizer(base),
@@ -128,6 +127,7 @@ def _stock(recipe: Recipe, base: Path, examples: list[Any]) -> Result:
                 task_type="CAUSAL_LM",
             ),
         )
+        trainer.remove_callback(PrinterCallback)
         started = time.monotonic()
         trainer.train()
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
