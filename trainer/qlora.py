@@ -1,7 +1,8 @@
 """The QLoRA run itself: a 4-bit base, LoRA on its linear layers, TRL's SFTTrainer with three overrides.
 
-1. `compute_loss`, on CPU and wherever there are replay rows. TRL 1.16 projects every position through the LM head on
-   CPU, five times slower than the labelled ones alone; and each batch is packed as a tree of prefixes. Same loss.
+1. `compute_loss`, on CPU and wherever there are replay rows, for the bases that `trainer.loss` can pack. TRL 1.16
+   projects every position through the LM head on CPU, where the labelled ones are enough; and each batch is packed as a
+   tree of prefixes. Same loss.
 2. Replay rows add the divergence KL(base || adapter) over their tokens: a fine-tune may change what it says about its
    task, and is held to the base everywhere else. Source: learning without forgetting (Li & Hoiem 2016), with the base
    itself, adapter switched off, as the teacher.

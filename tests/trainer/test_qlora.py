@@ -348,6 +348,24 @@ def divergences(trainer: Any) -> list[float]:
     return found
 
 
+@pytest.mark.parametrize(("items", "share"), [(40, 4), (None, 1)])
+def test_the_hold_weighs_the_same_however_many_forwards_make_a_step(
+    base: Path, tmp_path: Path, items: int | None, share: int
+) -> None:
+    """With a token count the loss is a part of the step's; without one the Trainer divides what it gets."""
+    trainer = make_trainer(base, tmp_path)
+    give_effect(trainer)
+    trainer.current_gradient_accumulation_steps = 4
+    inputs = batch(trainer, examples(12))
+    losses = []
+    for weight in (0.0, 2.0):
+        trainer.replay_weight = weight
+        losses.append(trainer.compute_loss(trainer.model, dict(inputs), num_items_in_batch=items).item())
+    [divergence] = divergences(trainer)
+    assert divergence > 0
+    assert losses[1] - losses[0] == pytest.approx(2.0 * divergence / share, rel=1e-4)
+
+
 @pytest.mark.parametrize("items", [None, 40])
 def test_a_batch_in_several_packs_has_the_loss_and_gradients_of_one(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, items: int | None
