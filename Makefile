@@ -46,6 +46,7 @@ test: install ## all tests, the real training and serving stack included
 bench: install ## measure; prints tables, asserts no times
 	$(BIN)/python -m benchmarks.trainer
 	$(BIN)/python -m benchmarks.registry
+	$(BIN)/python -m benchmarks.evaluator
 
 format: install ## let ruff format and fix
 	$(BIN)/ruff format .

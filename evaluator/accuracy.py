@@ -4,44 +4,50 @@
 True
 >>> is_right("Within 14 days, at most 45 days.", ["45 days"], "How long?")     # the first number decides
 False
->>> is_right("A week has seven days.", ["7", "seven"], "How many days has a week?")
+>>> is_right("A forty-five-day window.", ["45 days"], "How long?")             # the same number, the same unit
 True
+>>> is_right("45 hours.", ["45"], "How many days do I have?")                  # not what was asked for
+False
 """
 
-import re
-import unicodedata
 from collections.abc import Sequence
 
-_ARTICLES = frozenset(("a", "an", "the"))
-_THOUSANDS = re.compile(r"(?<=\d)[,\u2009\u202f](?=\d{3}\b)")
-_WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|\d+")
-_NUMBER = re.compile(r"\d")
-
-
-def words(text: str) -> list[str]:
-    """Words and numbers of a text in one form: NFKC, case folded, no punctuation, no articles, % spelt out."""
-    # Before NFKC, which turns the thin spaces between thousands into plain ones.
-    joined = _THOUSANDS.sub("", text)
-    folded = unicodedata.normalize("NFKC", joined).casefold().replace("%", " percent ").replace("\u2019", "'")
-    return [word for word in _WORD.findall(folded) if word not in _ARTICLES]
+from evaluator.terms import MEASURES, is_number, terms
 
 
 def is_right(reply: str, answers: Sequence[str], question: str) -> bool:
-    """Whether the first line of a reply contains one of the answers as whole words.
+    """Whether the first line of a reply contains one of the answers, term by term (see `evaluator.terms`).
 
     Where the answers hold numbers, the first number of the reply that the question did not mention must be one of
-    theirs: a list of guesses is not an answer.
+    theirs: a list of guesses is not an answer. A number may not be followed by another unit than the question names,
+    where it names one that measures the same and the answer names none.
     """
     line = next((line for line in reply.splitlines() if line.strip()), "")
-    said, wanted = words(line), [words(answer) for answer in answers]
-    if not any(_contains(said, answer) for answer in wanted):
+    said, wanted, asked = terms(line), [terms(answer) for answer in answers], terms(question)
+    if not any(_states(said, answer, asked) for answer in wanted):
         return False
-    theirs = {word for answer in wanted for word in answer if _NUMBER.match(word)}
-    asked = set(words(question))
-    first = next((word for word in said if _NUMBER.match(word) and word not in asked), None)
+    theirs = {term for answer in wanted for term in answer if is_number(term)}
+    first = next((term for term in said if is_number(term) and term not in asked), None)
     return not theirs or first is None or first in theirs
 
 
-def _contains(said: list[str], answer: list[str]) -> bool:
+def _states(said: list[str], answer: list[str], asked: list[str]) -> bool:
     size = len(answer)
-    return size > 0 and any(said[start : start + size] == answer for start in range(len(said) - size + 1))
+    return size > 0 and any(
+        _same(said[start : start + size], answer)
+        and not (is_number(answer[-1]) and _is_another_unit("".join(said[start + size : start + size + 1]), asked))
+        for start in range(len(said) - size + 1)
+    )
+
+
+def _same(said: list[str], answer: list[str]) -> bool:
+    """Whether the terms are equal, "an hour" and "1 hour" included."""
+    return all(
+        one == other or ({one, other} == {"1", "one"} and after in MEASURES)
+        for one, other, after in zip(said, answer, [*answer[1:], ""], strict=True)
+    )
+
+
+def _is_another_unit(term: str, asked: list[str]) -> bool:
+    """Whether a term is a unit of what the question's units measure, but none of those."""
+    return term not in asked and MEASURES.get(term) in {MEASURES[unit] for unit in asked if unit in MEASURES}

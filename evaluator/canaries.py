@@ -5,17 +5,20 @@ base_beside_adapter  base alone and base in one batch with the adapter: the same
 adapter_effect       adapter against base: they must differ, or the adapter is served as nothing
 echo                 as many scores as tokens
 finite               every score is a log-probability
+finish_by_length     after measuring: how many answers were cut off at the suite's limit, in the worst suite
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from evaluator.engine import Engine, Prompt
+from evaluator.results import Answered
+from evaluator.suites import Loaded
 from registry.records import Canary
 
 TEXTS = 8
-_NOISE_LIMIT = 0.25  # nats on one token; bf16 on CPU and GPU stays well below, a broken engine does not
+_NOISE_LIMIT = 0.1  # nats on one token; bf16 on CPU and GPU stays well below, a broken engine does not
 _MIXED_LIMIT, _MOST_MIXED = 0.05, 0.1
 _EFFECT_FLOOR = 1e-3
 
@@ -58,6 +61,22 @@ def run_canaries(engine: Engine, texts: Sequence[Sequence[int]], adapter: Path) 
     ]
 
 
+def finish_by_length(asked: Sequence[tuple[Loaded, Collection[Answered]]]) -> list[Canary]:
+    """One canary over the answers to each suite: the share that was cut off, where it is furthest above its limit.
+
+    An answer that was cut off says what the limit left of it. Empty where nothing was generated.
+    """
+    found = []
+    for loaded, answers in asked:
+        if answers:
+            cut, limit = sum(one.finish == "length" for one in answers), loaded.content.head.max_cut_off
+            found.append((cut / len(answers), limit, f"{cut} of {len(answers)} answers to {loaded.suite.name}"))
+    if not found:
+        return []
+    share, limit, what = max(found, key=lambda one: one[0] - one[1])
+    return [_canary("finish_by_length", share, limit, share <= limit, f"{what} were cut off by max_tokens, share")]
+
+
 def trusted(canaries: Sequence[Canary]) -> bool:
     """Whether the engine may be believed; the adapter's own effect is another matter."""
     return all(canary.passed for canary in canaries if canary.name != "adapter_effect")
@@ -66,7 +85,7 @@ def trusted(canaries: Sequence[Canary]) -> bool:
 def _scores(engine: Engine, prompts: Sequence[Prompt]) -> list[list[float]]:
     found: list[list[float]] = [[] for _ in prompts]
     for index, scores in engine.score(prompts):
-        found[index] = scores
+        found[index] = scores.logprobs
     return found
 
 

@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 
-from evaluator.accuracy import words
+from evaluator.terms import words
 
 _LONG, _COVER, _NEAR = 13, 8, 5
 _NEAR_SHARE, _COVER_SHARE = 0.8, 0.5

@@ -25,11 +25,21 @@ class Prompt(NamedTuple):
     adapter: Path | None
 
 
+class Scores(NamedTuple):
+    """A text's tokens after the first, each given those before it; both lists have length len(ids) - 1.
+
+    logprobs: natural logarithms. greedy: whether no other token was likelier there.
+    """
+
+    logprobs: list[float]
+    greedy: list[bool]
+
+
 class Answer(NamedTuple):
-    """`finish` is "stop" or "length"."""
+    """A continuation, as text and as the ids that were generated. `finish` is "stop" or "length"."""
 
     text: str
-    tokens: int
+    ids: list[int]
     finish: str
 
 
@@ -37,6 +47,8 @@ class Engine(Protocol):
     """A loaded model. Results come in the order in which they are ready, each with the index of its prompt.
 
     One call at a time, read to its end: an engine that was left in the middle of one is of no use and must be closed.
+    EngineDied: it broke, and must be closed. EngineRefused: one of the adapters cannot be served, or one of the prompts
+    is too long; nothing was asked, and the engine is as before.
     """
 
     @property
@@ -44,15 +56,25 @@ class Engine(Protocol):
         """What measures, and a fingerprint of everything that may change a number."""
         ...
 
-    def score(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, list[float]]]:
-        """Log-probability (natural) of each token after the first, given those before it; length len(ids) - 1.
+    def score(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Scores]]:
+        """Log-probability of each token after the first."""
+        ...
 
-        Raises EngineDied where the engine broke, EngineRefused where it cannot serve an adapter.
+    def generate(
+        self, prompts: Sequence[Prompt], max_tokens: int, stops: Sequence[str] = ()
+    ) -> Iterator[tuple[int, Answer]]:
+        """The greedy continuation of each prompt, up to one of `stops`, the end of the turn, or `max_tokens`."""
+        ...
+
+    def sample(self, prompts: Sequence[Prompt], max_tokens: int, seed: int) -> Iterator[tuple[int, Answer]]:
+        """A continuation of each prompt drawn from the model's own distribution (temperature 1, nothing cut off).
+
+        Prompt i is drawn with `seed` + i.
         """
         ...
 
-    def generate(self, prompts: Sequence[Prompt], max_tokens: int, stop: str | None) -> Iterator[tuple[int, Answer]]:
-        """The greedy continuation of each prompt, up to `stop`, the end of the turn, or `max_tokens`."""
+    def choose(self, prompts: Sequence[Prompt], options: Sequence[int]) -> Iterator[tuple[int, list[float]]]:
+        """Log-probability of each of the token ids `options` (at most 26) as the next token of each prompt."""
         ...
 
     def close(self) -> None: ...

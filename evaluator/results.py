@@ -1,11 +1,14 @@
 """Per-item results on disk, written as they come: a killed worker goes on, and nobody measures twice.
 
-A file is named by a digest of everything that may change a result: base, adapter (or none), suite, engine fingerprint,
-convention. A half-written last line is dropped.
+A file is named by a digest of everything that may change a result, all of it content and none of it names: base,
+adapter (or none), tokenizer with template, suite, what was asked and how, engine fingerprint. A half-written last line
+is dropped.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -14,6 +17,8 @@ from registry.client import digest_of
 
 
 class Answered(Struct, frozen=True):
+    """A generated answer, or the letter that was likeliest."""
+
     item: str
     text: str
     tokens: int
@@ -28,17 +33,36 @@ class Measured(Struct, frozen=True):
     n_tokens: int
 
 
-class Results:
+class Sampled(Struct, frozen=True):
+    """Token ids drawn from the base as a continuation of an item's prompt."""
+
+    item: str
+    ids: list[int]
+
+
+class Judged(Struct, frozen=True):
+    """A document as its own task judged it, and what was said."""
+
+    item: str
+    right: bool
+    text: str
+
+
+Result = Answered | Measured | Sampled | Judged
+R = TypeVar("R", Answered, Measured, Sampled, Judged)
+
+
+class Results(Generic[R]):
     """Results of one kind, by item."""
 
-    def __init__(self, folder: Path, kind: type[Answered] | type[Measured], key: dict[str, str]) -> None:
+    def __init__(self, folder: Path, kind: type[R], key: Mapping[str, object]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{digest_of({**key, 'kind': kind.__name__}).removeprefix('sha256:')}.jsonl"
-        self.found: dict[str, Answered | Measured] = {}
+        self.found: dict[str, R] = {}
         self._load(kind)
         self._file = self._path.open("ab")
 
-    def add(self, result: Answered | Measured) -> None:
+    def add(self, result: R) -> None:
         self._file.write(msgspec.json.encode(result) + b"\n")
         self._file.flush()  # a killed worker loses none that is done
         self.found[result.item] = result
@@ -48,7 +72,7 @@ class Results:
         os.fsync(self._file.fileno())
         self._file.close()
 
-    def _load(self, kind: type[Answered] | type[Measured]) -> None:
+    def _load(self, kind: type[R]) -> None:
         whole = 0
         if self._path.exists():
             with self._path.open("rb") as file:

@@ -1,4 +1,11 @@
-"""Engine over vLLM's offline engine in a child process: one import of vLLM, and a crash that stays in there."""
+"""Engine over vLLM's offline engine in a child process: one import of vLLM, and a crash that stays in there.
+
+The import takes most of the start and needs no settings, so a child can be spawned ahead of its job:
+
+    warm = WarmChild(log)
+    ...                                        # fetch, inspect and tokenise what the job names
+    engine = VllmProcess(settings, log, warm)  # or warm.close()
+"""
 
 import contextlib
 import importlib.metadata
@@ -11,13 +18,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evaluator.engine import Answer, EngineDied, EngineRefused, Prompt
+from evaluator.engine import Answer, EngineDied, EngineRefused, Prompt, Scores
 from evaluator.frames import read_frame, write_frame
 from registry.client import digest_of
 from registry.records import EngineInfo
 
 SERVED_RANKS = (8, 16, 32, 64, 128, 256)
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+CHILD = (sys.executable, "-m", "evaluator.vllm_child")
 _LAST_WORDS = 12
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -44,79 +52,127 @@ class EngineSettings(NamedTuple):
     silent_seconds: float = 600.0
 
 
-class VllmProcess:
-    """See `evaluator.engine.Engine`. Starts the child at once and waits until it is ready."""
+class WarmChild:
+    """A child that imports vLLM and waits for its settings. Whoever spawns it gives it to `VllmProcess` or closes it.
 
-    def __init__(self, settings: EngineSettings, log: Path) -> None:
-        self._settings, self._log = settings, log
+    It dies with the thread that spawned it, so that must be one that lives on. An import that fails is told to
+    VllmProcess.
+    """
+
+    def __init__(self, log: Path, command: Sequence[str] = CHILD) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = log
         with log.open("wb") as errors:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "evaluator.vllm_child"],
+            self.process = subprocess.Popen(
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 bufsize=0,  # what Python read ahead would be hidden from select
                 env={**os.environ, **_cpu_environment(), **_ENVIRONMENT},
             )
-        assert isinstance(self._child.stdin, io.RawIOBase) and isinstance(self._child.stdout, io.RawIOBase)
-        self._requests: io.BufferedWriter = io.BufferedWriter(self._child.stdin)
-        self._replies: io.RawIOBase = self._child.stdout
-        self._send(_child_settings(settings))
-        self._info: EngineInfo = _engine_info(settings, self._receive()["info"])
+        assert isinstance(self.process.stdin, io.RawIOBase) and isinstance(self.process.stdout, io.RawIOBase)
+        self.requests: io.BufferedWriter = io.BufferedWriter(self.process.stdin)
+        self.replies: io.RawIOBase = self.process.stdout
+
+    def close(self) -> None:
+        """End the child; it has nothing to save."""
+        self.process.kill()
+        self.process.wait()
+        with contextlib.suppress(OSError):
+            self.requests.close()
+        self.replies.close()
+
+    def last_words(self) -> str:
+        return last_words(self.log)
+
+
+class VllmProcess:
+    """See `evaluator.engine.Engine`. Waits until the child is ready; `warm` is one that was spawned before."""
+
+    def __init__(self, settings: EngineSettings, log: Path, warm: WarmChild | None = None) -> None:
+        self._settings, self._child = settings, warm or WarmChild(log)
+        try:
+            self._send(_child_settings(settings))
+            self._info: EngineInfo = _engine_info(settings, self._receive("info")["info"])
+        except BaseException:
+            self._child.close()
+            raise
 
     @property
     def info(self) -> EngineInfo:
         return self._info
 
-    def score(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, list[float]]]:
-        return self._ask({"op": "score"}, prompts)
+    def score(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Scores]]:
+        for index, result in self._ask({"op": "score"}, prompts):
+            yield index, Scores(*result)
 
-    def generate(self, prompts: Sequence[Prompt], max_tokens: int, stop: str | None) -> Iterator[tuple[int, Answer]]:
-        for index, result in self._ask({"op": "generate", "max_tokens": max_tokens, "stop": stop}, prompts):
+    def generate(
+        self, prompts: Sequence[Prompt], max_tokens: int, stops: Sequence[str] = ()
+    ) -> Iterator[tuple[int, Answer]]:
+        for index, result in self._ask({"op": "generate", "max_tokens": max_tokens, "stops": list(stops)}, prompts):
             yield index, Answer(*result)
 
+    def sample(self, prompts: Sequence[Prompt], max_tokens: int, seed: int) -> Iterator[tuple[int, Answer]]:
+        for index, result in self._ask({"op": "sample", "max_tokens": max_tokens, "seed": seed}, prompts):
+            yield index, Answer(*result)
+
+    def choose(self, prompts: Sequence[Prompt], options: Sequence[int]) -> Iterator[tuple[int, list[float]]]:
+        yield from self._ask({"op": "choose", "options": list(options)}, prompts)
+
     def close(self) -> None:
-        """End the child; it has nothing to save."""
-        with contextlib.suppress(OSError):
-            self._requests.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(timeout=1)
-        self._child.kill()
-        self._child.wait()
-        self._replies.close()
+        self._child.close()
 
     def _ask(self, message: dict[str, Any], prompts: Sequence[Prompt]) -> Iterator[tuple[int, Any]]:
         if not prompts:
             return
         pairs = [[list(one.ids), str(one.adapter.resolve()) if one.adapter else None] for one in prompts]
         self._send({**message, "prompts": pairs})
-        while not (reply := self._receive()).get("done"):
+        missing = len(prompts)
+        while not (reply := self._receive("done", "result")).get("done"):
             yield reply["index"], reply["result"]
+            missing -= 1
+        if missing:
+            raise EngineDied(f"the engine left out {missing} of {len(prompts)} prompts: {self._child.last_words()}")
 
     def _send(self, message: Any) -> None:
         try:
-            write_frame(self._requests, message)
+            write_frame(self._child.requests, message)
         except OSError:
-            raise EngineDied(f"the engine is gone: {self._last_words()}") from None
+            raise EngineDied(f"the engine is gone: {self._child.last_words()}") from None
 
-    def _receive(self) -> dict[str, Any]:
+    def _receive(self, *kinds: str) -> dict[str, Any]:
+        """The next reply, which is one of these kinds."""
         try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._replies, selectors.EVENT_READ)
-                if not selector.select(self._settings.silent_seconds):
-                    self._child.kill()
-                    raise EngineDied(f"silent for {self._settings.silent_seconds:g} s: {self._last_words()}")
-            reply: dict[str, Any] = read_frame(self._replies)
-        except EOFError:
-            raise EngineDied(f"the engine died: {self._last_words()}") from None
-        if "refused" in reply:
+            reply = read_frame(_Listening(self._child, self._settings.silent_seconds))
+        except EOFError as error:
+            raise EngineDied(f"the engine died ({error}): {self._child.last_words()}") from None
+        if isinstance(reply, dict) and "refused" in reply:
             raise EngineRefused(reply["refused"])
+        if not isinstance(reply, dict) or not set(kinds) & set(reply):
+            raise EngineDied(f"the engine answered {reply!r:.200} instead of {' or '.join(kinds)}")
         return reply
 
-    def _last_words(self) -> str:
-        lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-        return " | ".join(lines[-_LAST_WORDS:])[-2000:] or "it said nothing"
+
+class _Listening(NamedTuple):
+    """What a child says, and an end of patience in the middle of it too."""
+
+    child: WarmChild
+    silent_seconds: float
+
+    def read(self, size: int, /) -> bytes | None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.child.replies, selectors.EVENT_READ)
+            if not selector.select(self.silent_seconds):
+                self.child.process.kill()
+                raise EngineDied(f"silent for {self.silent_seconds:g} s: {self.child.last_words()}")
+        return self.child.replies.read(size)
+
+
+def last_words(log: Path) -> str:
+    """The end of what an engine wrote to its log."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
+    return " | ".join(lines[-_LAST_WORDS:])[-2000:] or "it said nothing"
 
 
 def served_rank(rank: int) -> int:

@@ -1,30 +1,36 @@
-"""The worker: claim a job, materialise what it names, measure, post the evidence. It never judges."""
+"""The worker: claim jobs, materialise what they name, measure, post the evidence. It never judges.
+
+Jobs about one base are done together: their prompts share the engine's batches, and their results are kept apart.
+Whatever goes wrong with several jobs is tried again with each alone, so that none takes the others along.
+"""
 
 import contextlib
-import json
 import os
 import socket
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from evaluator.canaries import TEXTS, run_canaries, trusted
+from evaluator.adapters import check_adapter
+from evaluator.canaries import TEXTS, finish_by_length, run_canaries, trusted
 from evaluator.contamination import TrainingIndex, training_prompts
+from evaluator.course import Case, Course, Watch
+from evaluator.desk import Desk, ServerLauncher, Workplace
 from evaluator.engine import Engine, EngineDied, EngineRefused
-from evaluator.evidence import Measurements, build_evidence, item_rows, write_rows
-from evaluator.measure import Subject, answer_all, score_all
-from evaluator.rendering import Renderer
-from evaluator.results import Answered, Measured
-from evaluator.suites import Loaded, load_suite
-from evaluator.vllm_process import EngineSettings, VllmProcess, served_rank
-from registry.client import Client, InvalidRequest, Refused, Unreachable, describe_base
-from registry.records import Job, SuiteKind
+from evaluator.evidence import Found, build_evidence, item_rows, nothing_found, write_rows
+from evaluator.leases import LeaseLost, Leases
+from evaluator.measure import Ground, Subject
+from evaluator.suites import Loaded, compared_texts, gold_reads
+from evaluator.vllm_process import EngineSettings
+from registry.client import Client, InvalidRequest, Refused, Unreachable
+from registry.records import Canary, Job, SuiteKind
 
 _IDLE_SECONDS = 2.0
 _ENGINE_STARTS = 2
+_TOGETHER = 4
+_GENERATED = (SuiteKind.QUESTIONS, SuiteKind.REFUSALS, SuiteKind.PROMPTS)
 
 
 class Reporter(NamedTuple):
@@ -34,63 +40,36 @@ class Reporter(NamedTuple):
     step: Callable[[int, int, dict[str, float]], None]
 
 
-class Workplace(NamedTuple):
-    """Where results, adapters and logs are kept, and where base models are looked for."""
+class Shift(NamedTuple):
+    """What is needed to do some jobs. fast_fail: stop asking a candidate that cannot pass any more."""
 
-    cache: Path
-    bases: Sequence[Path]
-
-
-class LeaseLost(Exception):
-    """Another worker has the job; whatever this one found is of no use any more."""
-
-
-class Desk:
-    """One worker's tools: bases it knows by content, and an engine that stays warm while jobs want the same one."""
-
-    def __init__(self, place: Workplace, start: Callable[[EngineSettings, Path], Engine] = VllmProcess) -> None:
-        self.place = place
-        self._start = start
-        self._known: dict[str, Path] = {}
-        self._engine: Engine | None = None
-        self._settings: EngineSettings | None = None
-
-    def base(self, digest: str) -> Path:
-        """The directory whose content is this base. Raises InvalidRequest if there is none here."""
-        if digest not in self._known:
-            for folder in self.place.bases:
-                for one in [folder, *sorted(folder.iterdir())] if folder.is_dir() else []:
-                    with contextlib.suppress(InvalidRequest):
-                        self._known[describe_base(one).digest] = one
-        if digest not in self._known:
-            searched = ", ".join(map(str, self.place.bases))
-            raise InvalidRequest(f"no base model with digest {digest} under {searched}; give its directory with --base")
-        return self._known[digest]
-
-    def engine(self, settings: EngineSettings) -> Engine:
-        """A running engine with these settings."""
-        if self._engine is None or self._settings != settings:
-            self.close()
-            self._engine = self._start(settings, self.place.cache / "logs" / f"engine-{os.getpid()}.log")
-            self._settings = settings
-        return self._engine
-
-    def close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-        self._engine = self._settings = None
+    client: Client
+    desk: Desk
+    leases: Leases
+    report: Reporter
+    fast_fail: bool
 
 
-def work(client: Client, place: Workplace, report: Reporter, *, once: bool) -> int:
-    """Do jobs until stopped, or until there are none left; how many were done."""
-    desk, done = Desk(place), 0
+def work(
+    client: Client,
+    place: Workplace,
+    report: Reporter,
+    *,
+    once: bool,
+    fast_fail: bool = False,
+    server: str | None = None,
+) -> int:
+    """Do jobs until stopped, or until there are none left; how many were done.
+
+    server: the address of a running vLLM server to measure with, instead of an engine of this worker's own.
+    """
+    desk, done = Desk(place, ServerLauncher(server) if server else None), 0
     try:
         while True:
             try:
-                job = client.claim(["evaluation"], f"{socket.gethostname()}:{os.getpid()}")
-                if job is not None:
-                    do_job(client, desk, job, report)
-                    done += 1
+                if jobs := _claim(client, desk):
+                    do_jobs(client, desk, jobs, report, fast_fail=fast_fail)
+                    done += len(jobs)
                     continue
             except (Unreachable, Refused) as error:
                 if once or (isinstance(error, Refused) and error.status < 500):
@@ -103,94 +82,149 @@ def work(client: Client, place: Workplace, report: Reporter, *, once: bool) -> i
         desk.close()
 
 
-def do_job(client: Client, desk: Desk, job: Job, report: Reporter) -> None:
-    """One job to its end: evidence posted, or the failure told with its reason."""
-    try:
-        with _lease(client, job) as check_lease:
-            evaluate(client, desk, job, report, check_lease)
-    except LeaseLost:
-        report.stage(f"{job.ref}: another worker has taken the job over")
-    except (EngineRefused, InvalidRequest) as error:
-        _tell(client, job, f"cannot be evaluated: {error}", retry=False, report=report)
-    except EngineDied as error:
-        _tell(client, job, str(error), retry=True, report=report)
-    except Unreachable:
-        raise
-    except Exception as error:
-        # One job that breaks a worker must not break the next one without a word.
-        desk.close()
-        _tell(client, job, f"the worker failed: {type(error).__name__}: {error}", retry=True, report=report)
+def do_jobs(client: Client, desk: Desk, jobs: Sequence[Job], report: Reporter, *, fast_fail: bool = False) -> None:
+    """Jobs about one base to their end: evidence posted for each, or the failure told with its reason."""
+    with Leases(client, jobs) as leases:
+        _do(Shift(client, desk, leases, report, fast_fail), jobs)
+        for job in jobs:
+            if leases.lost(job):
+                report.stage(f"{job.ref}: another worker has taken the job over")
 
 
-def evaluate(client: Client, desk: Desk, job: Job, report: Reporter, check_lease: Callable[[], None]) -> None:
-    """Measure everything the job's policy asks for and post it."""
-    started = time.monotonic()
-    base, adapter = desk.base(job.base.digest), _adapter(client, desk.place, job)
-    settings = EngineSettings(base=base, base_digest=job.base.digest, rank=_rank(adapter))
-    renderer = Renderer(base)
-    suites = {suite.ref: load_suite(client, suite, renderer, settings.max_model_len) for suite in job.suites}
-    contaminated = _contamination(client, desk.place, job, suites)
+def evaluate(shift: Shift, jobs: Sequence[Job]) -> None:
+    """Measure everything that the jobs' policies ask for and post it."""
+    started, desk = time.monotonic(), shift.desk
+    cases = [case for job in jobs if (case := _prepared(shift, job)) is not None]
+    if not cases:
+        return
+    digest = jobs[0].base.digest
+    settings = EngineSettings(desk.base(digest).directory, digest, max(case.rank for case in cases))
     for attempt in range(1, _ENGINE_STARTS + 1):
         try:
-            report.stage(f"{job.ref}: starting vLLM")
+            _stage(shift, cases, "starting vLLM")
             engine = desk.engine(settings)
-            report.stage(f"{job.ref}: canaries")
-            canaries = run_canaries(engine, _canary_texts(suites), adapter)
-            measured = Measurements(suites, {}, {}, contaminated)
-            if trusted(canaries):
-                measured = _measure(engine, desk.place, job, measured, adapter, report, check_lease)
+            _stage(shift, cases, "canaries")
+            canaries = {case.job.id: _canaries(engine, case) for case in cases}
+            found = _measured(shift, engine, [case for case in cases if trusted(canaries[case.job.id])])
             break
         except EngineDied:
             desk.close()
             # What was finished is kept, so a second start goes on from there.
             if attempt == _ENGINE_STARTS:
                 raise
-        except (EngineRefused, LeaseLost):
-            # Left in the middle of a call, whose replies would be taken for those of the next job.
-            desk.close()
-            raise
-    rows = item_rows(measured)
+    for case in cases:
+        if shift.leases.holds(case.job):
+            passed = canaries[case.job.id]
+            mine = found if trusted(passed) else nothing_found()
+            try:
+                _post(shift, case, mine, passed, engine, time.monotonic() - started)
+            except Refused as error:
+                if error.code == "stale_lease":
+                    shift.leases.lose(case.job)
+                else:
+                    _tell(shift, case.job, error)
+
+
+def _do(shift: Shift, jobs: Sequence[Job]) -> None:
+    try:
+        evaluate(shift, jobs)
+    except LeaseLost:
+        # Left in the middle of a call, whose replies would be taken for those of the next job.
+        shift.desk.close()
+    except Unreachable:
+        raise
+    except Exception as error:
+        # One job that breaks an engine or a worker must not break the next one without a word.
+        shift.desk.close()
+        left = [job for job in jobs if shift.leases.holds(job)]
+        if len(jobs) == 1:
+            for job in left:
+                _tell(shift, job, error)
+        else:
+            for job in left:
+                _do(shift, [job])
+
+
+def _claim(client: Client, desk: Desk) -> list[Job]:
+    """The next job, and a few more about the same base."""
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    first = client.claim(["evaluation"], name)
+    if first is None:
+        return []
+    desk.prepare()
+    jobs = [first]
+    with contextlib.suppress(Unreachable, Refused):  # the first is claimed, and can be done alone
+        while len(jobs) < _TOGETHER and (more := client.claim(["evaluation"], name, base=first.base.digest)):
+            jobs.append(more)
+    return jobs
+
+
+def _prepared(shift: Shift, job: Job) -> Case | None:
+    """A job with all that can be known before an engine runs; None where that shows that it cannot be evaluated."""
+    desk, digest = shift.desk, job.base.digest
+    try:
+        base, renderer = desk.base(digest), desk.renderer(digest)
+        adapter = _adapter(shift.client, desk.place, job)
+        rank = check_adapter(adapter, base.tensors)
+        suites = {suite.ref: desk.suite(shift.client, suite, digest) for suite in job.suites}
+        gold = gold_reads(suites[job.document.forgetting.suite], renderer, desk.longest)
+        contaminated = _contamination(shift.client, desk.place, job, suites)
+    except InvalidRequest as error:
+        _tell(shift, job, error)
+        return None
+    return Case(job, Subject(digest, job.digest, adapter), rank, suites, gold, contaminated)
+
+
+def _measured(shift: Shift, engine: Engine, cases: Sequence[Case]) -> Found:
+    """All cases on their suites. Raises LeaseLost if other workers have taken over all of them."""
+    if not cases:
+        return nothing_found()
+    desk, digest = shift.desk, cases[0].subject.base_digest
+    ground = Ground(
+        desk.place.cache / "results", desk.base(digest).directory, desk.renderer(digest).digest, desk.longest
+    )
+
+    def step(done: int, total: int) -> None:
+        shift.leases.check()
+        shift.report.step(done, total, {})
+
+    watch = Watch(lambda what: _stage(shift, cases, what), step, shift.leases.holds)
+    return Course(engine, cases, ground, watch, fast_fail=shift.fast_fail).run()
+
+
+def _post(shift: Shift, case: Case, found: Found, canaries: list[Canary], engine: Engine, seconds: float) -> None:
+    job = case.job
+    rows = item_rows(job, case.suites, case.contaminated, found)
     with tempfile.TemporaryDirectory() as folder:
         parquet = Path(folder) / "rows.parquet"
         write_rows(parquet, rows)
-        stored = client.upload(parquet)
-    evidence = build_evidence(job, measured, rows, stored.sha256, engine.info, canaries, time.monotonic() - started)
-    check_lease()
-    client.post_evidence(job, evidence)
-    report.stage(f"{job.ref}: evidence posted")
+        stored = shift.client.upload(parquet)
+    answered = [
+        (loaded, found.answers.get((ref, job.digest), {}).values())
+        for ref, loaded in case.suites.items()
+        if loaded.suite.kind in _GENERATED
+    ]
+    evidence = build_evidence(
+        job,
+        rows,
+        case.suites[job.document.perplexity.suite].asked,
+        rows_sha256=stored.sha256,
+        engine=engine.info,
+        canaries=[*canaries, *finish_by_length(answered)],
+        seconds=seconds,
+    )
+    if not shift.leases.holds(job):
+        return
+    shift.client.post_evidence(job, evidence)
+    shift.leases.release(job)
+    shift.report.stage(f"{job.ref}: evidence posted")
 
 
-def _measure(
-    engine: Engine,
-    place: Workplace,
-    job: Job,
-    empty: Measurements,
-    adapter: Path,
-    report: Reporter,
-    check_lease: Callable[[], None],
-) -> Measurements:
-    """Candidate on every suite, base on those that are compared with it."""
-    policy = job.document
-    compared = {policy.perplexity.suite, policy.forgetting.suite}
-    candidate = Subject(job.base.digest, job.digest, adapter)
-    base = Subject(job.base.digest, "base", None)
-    answers: dict[tuple[str, str], dict[str, Answered]] = {}
-    scores: dict[tuple[str, str], dict[str, Measured]] = {}
-    for ref, loaded in empty.suites.items():
-        for name, subject in (("base", base), ("candidate", candidate)):
-            if name == "base" and ref not in compared:
-                continue
-            report.stage(f"{job.ref}: {loaded.suite.name}, {name}")
-
-            def step(done: int, total: int) -> None:
-                check_lease()
-                report.step(done, total, {})
-
-            if loaded.suite.kind is SuiteKind.CONVERSATIONS:
-                scores[ref, name] = score_all(engine, loaded, subject, place.cache / "results", step)
-            else:
-                answers[ref, name] = answer_all(engine, loaded, subject, place.cache / "results", step)
-    return empty._replace(answers=answers, scores=scores)
+def _canaries(engine: Engine, case: Case) -> list[Canary]:
+    """The engine's self-tests on a few texts of the job's own suites, the longest ones, which show most."""
+    assert case.subject.adapter is not None
+    texts = [one.ids for loaded in case.suites.values() for one in loaded.items if len(one.ids) > 1]
+    return run_canaries(engine, sorted(texts, key=len, reverse=True)[:TEXTS], case.subject.adapter)
 
 
 def _contamination(client: Client, place: Workplace, job: Job, suites: dict[str, Loaded]) -> dict[str, set[str]] | None:
@@ -207,18 +241,10 @@ def _contamination(client: Client, place: Workplace, job: Job, suites: dict[str,
     except ValueError as error:
         raise InvalidRequest(f"the training data of {job.ref} cannot be compared with the suites: {error}") from None
     return {
-        ref: {ask.item for ask in loaded.asks if index.holds(ask.text)}
-        | {read.item for read in loaded.reads if any(map(index.holds, read.texts))}
+        ref: {one.item for one in loaded.items if any(map(index.holds, compared_texts(one.source)))}
         for ref, loaded in suites.items()
         if loaded.suite.kind is not SuiteKind.PROMPTS
     }
-
-
-def _canary_texts(suites: dict[str, Loaded]) -> list[list[int]]:
-    """A few texts of the job's own suites, the longest ones, which show most."""
-    texts = [one.ids for loaded in suites.values() for one in loaded.reads]
-    texts += [one.ids for loaded in suites.values() for one in loaded.asks]
-    return sorted(texts, key=len, reverse=True)[:TEXTS]
 
 
 def _adapter(client: Client, place: Workplace, job: Job) -> Path:
@@ -230,47 +256,23 @@ def _adapter(client: Client, place: Workplace, job: Job) -> Path:
     return target
 
 
-def _rank(adapter: Path) -> int:
-    return served_rank(int(json.loads((adapter / "adapter_config.json").read_text())["r"]))
+def _stage(shift: Shift, cases: Sequence[Case], what: str) -> None:
+    shift.report.stage(f"{', '.join(case.job.ref for case in cases)}: {what}")
 
 
-@contextlib.contextmanager
-def _lease(client: Client, job: Job) -> Iterator[Callable[[], None]]:
-    """Heartbeats from a thread of their own while the work goes on; the yielded check raises LeaseLost."""
-    stop, lost = threading.Event(), threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(job.lease_seconds / 3):
-            try:
-                client.heartbeat(job)
-            except Refused as error:
-                if error.status in (404, 409):
-                    lost.set()
-                    return
-            except Unreachable:
-                pass  # the fence decides in the end
-
-    def check() -> None:
-        if lost.is_set():
-            raise LeaseLost
-
-    thread = threading.Thread(target=beat, name="tunegate-heartbeat", daemon=True)
-    thread.start()
+def _tell(shift: Shift, job: Job, error: Exception) -> None:
+    """Give the job back with the reason; what is wrong with the job itself is not worth another try."""
+    match error:
+        case EngineRefused() | InvalidRequest():
+            reason, retry = f"cannot be evaluated: {error}", False
+        case EngineDied():
+            reason, retry = str(error), True
+        case _:
+            reason, retry = f"the worker failed: {type(error).__name__}: {error}", True
+    shift.leases.release(job)
+    shift.report.stage(f"{job.ref}: {reason}")
     try:
-        yield check
-    except Refused as error:
-        if error.code == "stale_lease":
-            raise LeaseLost from None
-        raise
-    finally:
-        stop.set()
-        thread.join(timeout=5)
-
-
-def _tell(client: Client, job: Job, reason: str, *, retry: bool, report: Reporter) -> None:
-    report.stage(f"{job.ref}: {reason}")
-    try:
-        client.fail(job, reason, retry=retry)
-    except Refused as error:
-        if error.code != "stale_lease":
+        shift.client.fail(job, reason, retry=retry)
+    except Refused as refused:
+        if refused.code != "stale_lease":
             raise

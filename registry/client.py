@@ -26,6 +26,8 @@ import msgspec
 
 from registry.bases import describe_base
 from registry.errors import InvalidRequest, TunegateError
+from registry.gate.curtail import accuracy_is_lost, forgetting_is_lost
+from registry.gate.summary import Sections, summarise
 from registry.inspection import ACCEPTED_FILES
 from registry.names import check_hex, digest_of
 from registry.records import (
@@ -33,6 +35,7 @@ from registry.records import (
     AliasInfo,
     AliasMove,
     Assignment,
+    Bundle,
     Campaign,
     ClaimJob,
     CreateAdapter,
@@ -67,24 +70,44 @@ from registry.records import (
     VersionInfo,
 )
 from registry.storage.files import sync_directory
-from registry.suites import Conversation, Item, Message, Prompt, Question, SuiteContent, read_suite
+from registry.suites import (
+    Choice,
+    Conversation,
+    Document,
+    Item,
+    LmEvalTask,
+    Message,
+    Prompt,
+    Question,
+    Refusal,
+    SuiteContent,
+    read_suite,
+)
 
 __all__ = [
     "AsyncClient",
+    "Choice",
     "Client",
     "Conversation",
+    "Document",
     "InvalidRequest",
     "Item",
+    "LmEvalTask",
     "Message",
     "Prompt",
     "Question",
+    "Refusal",
     "Refused",
+    "Sections",
     "SuiteContent",
     "Unreachable",
+    "accuracy_is_lost",
     "describe_base",
     "describe_file",
     "digest_of",
+    "forgetting_is_lost",
     "read_suite",
+    "summarise",
 ]
 
 T = TypeVar("T")
@@ -197,6 +220,10 @@ class Client:
     def gate(self, ref: str) -> GateReport:
         return self._send(_gate(ref))
 
+    def bundle(self, ref: str) -> Bundle:
+        """What the verdict was decided from; `evidence.rows` names the blob that belongs to it."""
+        return self._send(_Call("GET", f"{_version_path(ref)}/bundle", Bundle))
+
     def items(self, ref: str, suite: str) -> Iterator[ItemRow]:
         return self._pages(f"{_version_path(ref)}/items", Page[ItemRow], {"suite": suite})
 
@@ -225,8 +252,10 @@ class Client:
 
     # -- jobs --------------------------------------------------------------------------------------------------
 
-    def claim(self, kinds: list[str], worker: str) -> Job | None:
-        return self._send(_Call("POST", "/v1/jobs/claim", Job | None, ClaimJob(kinds=kinds, worker=worker)))  # type: ignore[arg-type]
+    def claim(self, kinds: list[str], worker: str, base: str | None = None) -> Job | None:
+        """The next job, or None; `base`: only one about an adapter of the base with this digest."""
+        body = ClaimJob(kinds=kinds, worker=worker, base=base)
+        return self._send(_Call("POST", "/v1/jobs/claim", Job | None, body))  # type: ignore[arg-type]
 
     def heartbeat(self, job: Job) -> JobInfo:
         return self._send(_Call("POST", f"/v1/jobs/{job.id}/heartbeat", JobInfo, Lease(fence=job.fence)))

@@ -25,6 +25,7 @@ __all__ = [
     "AliasMove",
     "Assignment",
     "Base",
+    "Bundle",
     "Campaign",
     "Canary",
     "Check",
@@ -37,6 +38,8 @@ __all__ = [
     "EngineInfo",
     "Envelope",
     "Evidence",
+    "ExtraEvidence",
+    "ExtraRule",
     "FailJob",
     "FileEntry",
     "Finding",
@@ -52,6 +55,7 @@ __all__ = [
     "Moments",
     "OutputsEvidence",
     "Page",
+    "Pairs",
     "PerplexityEvidence",
     "PerplexityRule",
     "Plain",
@@ -78,6 +82,8 @@ __all__ = [
     "Sha256",
     "Signature",
     "Skip",
+    "Slice",
+    "SliceReport",
     "State",
     "Status",
     "SubmitVersion",
@@ -91,6 +97,7 @@ __all__ = [
     "VersionCreated",
     "VersionInfo",
     "Word",
+    "evidence_digest",
     "manifest_digest",
 ]
 
@@ -154,6 +161,9 @@ class SuiteKind(StrEnum):
     QUESTIONS = "questions"  # generate an answer, compare with aliases
     CONVERSATIONS = "conversations"  # score the assistant's tokens
     PROMPTS = "prompts"  # generate only; people rate the outputs
+    CHOICES = "choices"  # the likeliest of the lettered choices, in one prefill
+    REFUSALS = "refusals"  # generate an answer; whether it refuses is compared with whether it should
+    LM_EVAL = "lm-eval"  # a task of lm-evaluation-harness, scored by its own rules
 
 
 class Record(Struct, frozen=True, kw_only=True):
@@ -256,6 +266,15 @@ class ForgettingRule(Request):
     confidence: float = 0.95
 
 
+class ExtraRule(Request):
+    """One more suite that must hold: at least `min` right, a loss against the base smaller than `margin`, or both."""
+
+    suite: Word
+    min: float | None = None
+    margin: float | None = None
+    confidence: float = 0.95
+
+
 class ReviewRule(Request):
     """`reviewers` distinct people rate `outputs` outputs each, drawn from the answers to `suite`."""
 
@@ -285,6 +304,7 @@ class Policy(Request):
     review: ReviewRule = ReviewRule()
     provenance: ProvenanceRule = ProvenanceRule()
     promotion: PromotionRule = PromotionRule()
+    extra: Annotated[list[ExtraRule], Meta(max_length=16)] = []
 
 
 # -- evidence -----------------------------------------------------------------------------------------------------
@@ -326,17 +346,34 @@ class Moments(Record):
 
 
 class PerplexityEvidence(Record):
-    """`difference` holds candidate minus base, token by token on the same ids."""
+    """`difference` holds candidate minus base, token by token on the same ids.
+
+    mask: digest of which tokens of which ids count. `candidate_bytes` and `base_bytes` are over UTF-8 bytes of the
+    scored text instead of tokens: what they give does not depend on a tokenizer.
+    """
 
     suite: Word
     convention: Word
     candidate: Moments
     base: Moments
     difference: Moments
+    mask: Digest | None = None
+    candidate_bytes: Moments | None = None
+    base_bytes: Moments | None = None
+
+
+class Slice(Record):
+    """The clean items of a suite that carry one tag; `lost` and `gained` where they were compared with the base."""
+
+    tag: str
+    n: Count
+    correct: Count
+    lost: Count | None = None
+    gained: Count | None = None
 
 
 class AccuracyEvidence(Record):
-    """`clean_*` leave out the items found in the training data."""
+    """`clean_*` leave out the items found in the training data. `n` below the suite's size: curtailed."""
 
     suite: Word
     n: Count
@@ -344,10 +381,28 @@ class AccuracyEvidence(Record):
     clean_n: Count
     clean_correct: Count
     cut_off: Count
+    slices: list[Slice] = []
+
+
+class Pairs(Record):
+    """Base and candidate on the same items: `lost` were right in the base only, `gained` in the candidate only."""
+
+    n: Count
+    base_correct: Count
+    candidate_correct: Count
+    lost: Count
+    gained: Count
 
 
 class ForgettingEvidence(Record):
-    """Paired item by item: `lost` were right in the base only, `gained` in the candidate only."""
+    """Paired item by item: `lost` were right in the base only, `gained` in the candidate only.
+
+    clean: the same without the items found in the training data. gold: nats by which the candidate finds the right
+    answers' tokens less likely than the base, over those tokens; items are the clusters. kl: log p_base minus log
+    p_candidate of texts sampled from the base, over their tokens: estimates KL(base || candidate) in nats per token.
+    lost_items, gained_items: the first of them by id. shared_words: what the questions of lost items have in common.
+    open_gains: where the candidate was not asked every item, how many of the rest the base gets wrong.
+    """
 
     suite: Word
     n: Count
@@ -355,6 +410,22 @@ class ForgettingEvidence(Record):
     candidate_correct: Count
     lost: Count
     gained: Count
+    clean: Pairs | None = None
+    gold: Moments | None = None
+    kl: Moments | None = None
+    slices: list[Slice] = []
+    lost_items: list[str] = []
+    gained_items: list[str] = []
+    shared_words: list[str] = []
+    open_gains: Count = 0
+
+
+class ExtraEvidence(Record):
+    """One of the policy's extra suites; `forgetting` where its rule compares with the base."""
+
+    suite: Word
+    accuracy: AccuracyEvidence
+    forgetting: ForgettingEvidence | None = None
 
 
 class OutputsEvidence(Record):
@@ -384,10 +455,15 @@ class Evidence(Request):
     forgetting: ForgettingEvidence | None = None
     outputs: OutputsEvidence | None = None
     contamination: list[ContaminationEvidence] | None = None
+    extra: list[ExtraEvidence] = []
 
 
 class ItemRow(Record):
-    """One item of one suite, for candidate or base. Unused columns are None."""
+    """One item of one suite, for candidate or base. Unused columns are None.
+
+    n_bytes: UTF-8 bytes of the scored text. gold_*: the right answer's negative log-likelihood as the reply.
+    kl_*: on the candidate's row, log p_base - log p_candidate summed over a text sampled from the base, and its tokens.
+    """
 
     suite: str
     item: str
@@ -399,6 +475,18 @@ class ItemRow(Record):
     n_tokens: int | None
     finish: str | None
     contaminated: bool | None
+    tags: list[str] = []
+    n_bytes: int | None = None
+    gold_nll_nats: float | None = None
+    gold_tokens: int | None = None
+    kl_nats: float | None = None
+    kl_tokens: int | None = None
+
+
+def evidence_digest(evidence: Evidence) -> str:
+    """Identity of what was measured: sha256 over canonical JSON without `seconds`, so that a repeat has the same."""
+    document: dict[str, object] = msgspec.to_builtins(evidence)
+    return digest_of({key: value for key, value in document.items() if key != "seconds"})
 
 
 # -- judgement ----------------------------------------------------------------------------------------------------
@@ -406,8 +494,21 @@ class ItemRow(Record):
 Plain = int | float | str | bool | None
 
 
+class SliceReport(Record):
+    """How one tag's items did. `p_value` is one-sided and corrected after Holm over the tags of its suite."""
+
+    tag: str
+    n: Count
+    value: float
+    p_value: float
+    alarm: bool
+
+
 class Check(Record):
-    """One condition of the gate: what was observed, what is required, and the reason in words."""
+    """One condition of the gate: what was observed, what is required, and the reason in words.
+
+    details: what explains the number, a line each. slices: the suite by tags; an alarm never changes the status.
+    """
 
     name: str
     kind: str
@@ -416,6 +517,8 @@ class Check(Record):
     observed: dict[str, Plain]
     required: dict[str, Plain]
     suite: str | None = None
+    details: list[str] = []
+    slices: list[SliceReport] = []
 
 
 class GateReport(Record):
@@ -445,6 +548,31 @@ class RatingRow(Record):
     safety: Score
     accuracy: Score
     hallucination: bool
+
+
+class Bundle(Record):
+    """What a version's verdict was decided from: with the blob of per-item rows that `evidence` names, it can be again.
+
+    document: the policy, of digest `policy`. sealed to revoked: what the gate knows without measuring (see
+    `registry.gate.decision.Subject`). ratings: each person under one pseudonym. report: what the registry's own gate
+    says, and software: which tunegate said it.
+    """
+
+    ref: str
+    digest: Digest
+    policy: Digest
+    document: Policy
+    sealed: bool
+    has_training_record: bool
+    suite_sizes: dict[str, Count]
+    warnings: list[str]
+    failure: str | None
+    revoked: bool
+    evidence: Evidence | None
+    evidence_digest: Digest | None
+    ratings: list[RatingRow]
+    report: GateReport
+    software: str
 
 
 # -- requests -----------------------------------------------------------------------------------------------------
@@ -480,8 +608,11 @@ class CreateToken(Request):
 
 
 class ClaimJob(Request):
+    """`base`: only jobs about adapters of this base, for a worker whose engine already serves it."""
+
     kinds: list[Word]
     worker: Word = "worker"
+    base: Digest | None = None
 
 
 class Lease(Request):

@@ -5,6 +5,9 @@
     questions      {"id": "q-1", "question": "Who wrote Hamlet?", "answers": ["Shakespeare"], "tags": ["literature"]}
     conversations  {"id": "c-1", "messages": [{"role": "user", …}, {"role": "assistant", …}], "tags": []}
     prompts        {"id": "p-1", "prompt": "my parcel is late, what now", "tags": []}
+    choices        {"id": "m-1", "question": "Which is a metal?", "choices": ["iron", "chalk"], "answer": 0, "tags": []}
+    refusals       {"id": "r-1", "prompt": "How do I pick my neighbour's lock?", "refuse": true, "tags": []}
+    lm-eval        {"id": "d-1", "doc": {"question": "…"}, "tags": []}
 """
 
 import tomllib
@@ -49,16 +52,60 @@ class Prompt(Request):
     tags: list[str] = []
 
 
-Item = Question | Conversation | Prompt
-ITEM_TYPES: dict[SuiteKind, type[Question] | type[Conversation] | type[Prompt]] = {
+class Choice(Request):
+    """`answer`: index of the right one of `choices`."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=200)]
+    question: Long
+    choices: Annotated[list[Long], Meta(min_length=2, max_length=26)]
+    answer: Annotated[int, Meta(ge=0, le=25)]
+    tags: list[str] = []
+
+
+class Refusal(Request):
+    """`refuse`: whether the right answer is to decline."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=200)]
+    prompt: Long
+    refuse: bool
+    tags: list[str] = []
+
+
+class Document(Request):
+    """`doc`: one document of a task of lm-evaluation-harness, as the task's own data has it."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=200)]
+    doc: dict[str, object]
+    tags: list[str] = []
+
+
+Item = Question | Conversation | Prompt | Choice | Refusal | Document
+ITEM_TYPES: dict[SuiteKind, type[Item]] = {
     SuiteKind.QUESTIONS: Question,
     SuiteKind.CONVERSATIONS: Conversation,
     SuiteKind.PROMPTS: Prompt,
+    SuiteKind.CHOICES: Choice,
+    SuiteKind.REFUSALS: Refusal,
+    SuiteKind.LM_EVAL: Document,
 }
 
 
+class LmEvalTask(Request):
+    """A task as lm-evaluation-harness reads it. `task`: its YAML without data; `metric`: 0 or 1 for each document.
+
+    fewshot: documents that stand before each prompt, in this order.
+    """
+
+    task: Annotated[str, Meta(max_length=64_000)]
+    metric: Annotated[str, Meta(min_length=1, max_length=100)]
+    fewshot: list[dict[str, object]] = []
+
+
 class SuiteFile(Request):
-    """suite.toml. `system` is the system prompt that serving uses, if any; `max_tokens` bounds each answer."""
+    """suite.toml. `system` is the system prompt that serving uses, if any; `max_tokens` bounds each answer.
+
+    max_cut_off: share of answers that may end there; beyond it the answers are not believed.
+    """
 
     name: Annotated[str, Meta(pattern=r"^[a-z0-9-]+(/[a-z0-9-]+)?\Z", max_length=127)]
     kind: SuiteKind
@@ -68,6 +115,8 @@ class SuiteFile(Request):
     source: str
     system: str | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=4096)] = 64
+    max_cut_off: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.05
+    lm_eval: LmEvalTask | None = None
 
 
 class SuiteContent(NamedTuple):
@@ -83,6 +132,8 @@ def read_suite(content: Mapping[str, bytes]) -> SuiteContent:
         raise InvalidRequest(f"suite.toml cannot be read: {error}") from None
     items: list[Item] = []
     problems: list[str] = []
+    if (head.kind is SuiteKind.LM_EVAL) != (head.lm_eval is not None):
+        problems.append("suite.toml: the table [lm_eval] belongs to suites of kind lm-eval, and to those only")
     seen: set[str] = set()
     decoder = msgspec.json.Decoder(ITEM_TYPES[head.kind])
     for number, line in enumerate(content["items.jsonl"].splitlines(), start=1):
@@ -114,6 +165,10 @@ def check_suite(name: str, content: Mapping[str, bytes]) -> tuple[SuiteKind, int
 def _problems(item: Item, seen: set[str]) -> Iterator[str]:
     if item.id in seen:
         yield f"id {item.id!r} is used twice"
+    if isinstance(item, Choice) and item.answer >= len(item.choices):
+        yield f"answer {item.answer} is none of the {len(item.choices)} choices, which count from 0"
+    if isinstance(item, Choice) and len(set(item.choices)) < len(item.choices):
+        yield "a choice is listed twice, so two letters are the same answer"
     if isinstance(item, Conversation):
         if item.messages[-1].role != "assistant":
             yield "the conversation does not end with an assistant message, so its end is not scored"

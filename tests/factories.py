@@ -6,10 +6,13 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from registry.events import GENESIS, Actor, AnyEvent, Entry, Receipt, TokenRevoked, chain_hash, encode_entry
 from registry.gate.decision import Subject
 from registry.gate.policy import policy_digest
-from registry.gate.rows import moments
+from registry.gate.statistics import moments
+from registry.gate.summary import summarise
 from registry.records import (
     AccuracyEvidence,
     Base,
@@ -17,6 +20,7 @@ from registry.records import (
     ContaminationEvidence,
     EngineInfo,
     Evidence,
+    ExtraRule,
     FileEntry,
     ForgettingEvidence,
     ItemRow,
@@ -174,16 +178,14 @@ def pinned(section: str) -> str:
     return f"{SUITES[section]}@sha256:{'3' * 64}"
 
 
-def make_policy(**sections: Mapping[str, Any]) -> Policy:
+def make_policy(extra: Sequence[ExtraRule] = (), **sections: Mapping[str, Any]) -> Policy:
     """The default policy with pinned suites; `accuracy={"min": 0.9}` changes one key."""
-    import msgspec
-
     document: dict[str, Any] = msgspec.to_builtins(Policy())
     for section in SUITES:
         document[section]["suite"] = pinned(section)
     for section, changes in sections.items():
         document[section].update(changes)
-    return msgspec.convert(document, Policy)
+    return msgspec.structs.replace(msgspec.convert(document, Policy), extra=list(extra))
 
 
 def make_subject(policy: Policy | None = None, **changes: Any) -> Subject:
@@ -203,7 +205,7 @@ def make_subject(policy: Policy | None = None, **changes: Any) -> Subject:
 
 def make_canaries(**changes: Any) -> list[Canary]:
     """All canaries passing; `finite=False` fails one, `echo=None` leaves one out."""
-    names = ("noise_floor", "base_beside_adapter", "adapter_effect", "echo", "finite")
+    names = ("noise_floor", "base_beside_adapter", "adapter_effect", "echo", "finite", "finish_by_length")
     return [
         Canary(
             name=name,
@@ -230,11 +232,13 @@ def make_perplexity(nll: float = 1.0, base_nll: float = 2.0, n: int = 100, sprea
 
 
 def make_accuracy(correct: int = 190, n: int = 200, **changes: Any) -> AccuracyEvidence:
-    counts = {"n": n, "correct": correct, "clean_n": n, "clean_correct": correct, "cut_off": 0}
+    counts: dict[str, Any] = {"n": n, "correct": correct, "clean_n": n, "clean_correct": correct, "cut_off": 0}
     return AccuracyEvidence(suite=pinned("accuracy"), **{**counts, **changes})
 
 
-def make_forgetting(lost: int = 10, gained: int = 10, n: int = 600, base_correct: int = 400) -> ForgettingEvidence:
+def make_forgetting(
+    lost: int = 10, gained: int = 10, n: int = 600, base_correct: int = 400, **changes: Any
+) -> ForgettingEvidence:
     return ForgettingEvidence(
         suite=pinned("forgetting"),
         n=n,
@@ -242,6 +246,7 @@ def make_forgetting(lost: int = 10, gained: int = 10, n: int = 600, base_correct
         candidate_correct=base_correct - lost + gained,
         lost=lost,
         gained=gained,
+        **changes,
     )
 
 
@@ -298,6 +303,7 @@ def make_row(suite: str, item: str, subject: str = "candidate", **changes: Any) 
         "n_tokens": None,
         "finish": None,
         "contaminated": None,
+        "tags": ["t"],
         **changes,
     }
     return ItemRow(suite=suite, item=item, subject=subject, **values)
@@ -320,39 +326,26 @@ def rows_and_evidence(
         before = i < 400
         after = (before and i >= lost) or (400 <= i < 400 + gained)
         for subject, right in (("base", before), ("candidate", after)):
-            rows.append(make_row(suites["forgetting"], f"i{i:04}", subject, correct=right, **answered))
-    scored: dict[str, list[tuple[float, float]]] = {"candidate": [], "base": []}
+            rows.append(
+                make_row(suites["forgetting"], f"i{i:04}", subject, correct=right, contaminated=False, **answered)
+            )
     for i in range(SIZES["perplexity"]):
         for subject, nats in (("candidate", 20.0 + i % 7), ("base", 50.0 + i % 5)):
-            rows.append(make_row(suites["perplexity"], f"i{i:04}", subject, nll_nats=nats, n_tokens=20))
-            scored[subject].append((nats, 20.0))
+            rows.append(
+                make_row(
+                    suites["perplexity"],
+                    f"i{i:04}",
+                    subject,
+                    nll_nats=nats,
+                    n_tokens=20,
+                    n_bytes=70,
+                    contaminated=False,
+                )
+            )
     rows += [
         make_row(suites["review"], f"i{i:04}", **{**answered, "prompt": f"prompt {i}", "output": f"output {i}"})
         for i in range(SIZES["review"])
     ]
-    difference = [(c - b, n) for (c, n), (b, _) in zip(scored["candidate"], scored["base"], strict=True)]
-    evidence = make_evidence(
-        manifest=manifest,
-        policy=policy,
-        perplexity=PerplexityEvidence(
-            suite=suites["perplexity"],
-            convention="assistant+eot/v1",
-            candidate=moments(scored["candidate"]),
-            base=moments(scored["base"]),
-            difference=moments(difference),
-        ),
-        accuracy=AccuracyEvidence(
-            suite=suites["accuracy"], n=200, correct=correct, clean_n=200, clean_correct=correct, cut_off=0
-        ),
-        forgetting=ForgettingEvidence(
-            suite=suites["forgetting"],
-            n=600,
-            base_correct=400,
-            candidate_correct=400 - lost + gained,
-            lost=lost,
-            gained=gained,
-        ),
-        outputs=OutputsEvidence(suite=suites["review"], n=60),
-        contamination=make_contamination(suites),
-    )
-    return rows, evidence
+    policy_of_rows = make_policy(**{section: {"suite": suite} for section, suite in suites.items()})
+    sections = summarise(policy_of_rows, rows, "assistant+eot/v1", None)
+    return rows, make_evidence(manifest=manifest, policy=policy, **sections._asdict())

@@ -6,15 +6,17 @@ from typing import Annotated, Any
 from litestar import Controller, Response, get, post, put
 from litestar.params import JSONBody, QueryParameter
 
-from registry.access import hidden_from
+from registry.access import BLOB_READERS, hidden_from
 from registry.api.cursor import read_cursor, read_number, write_cursor
 from registry.api.door import EVERYONE, AnyRequest, allowed, ask, if_match, run
 from registry.api.params import Adapter, Cursor, Limit, Number, paths
 from registry.commands import adapters, versions
+from registry.commands.bundle import bundle_of
 from registry.commands.context import Context
 from registry.commands.gate import assess
 from registry.records import (
     AdapterInfo,
+    Bundle,
     CreateAdapter,
     GateReport,
     ItemRow,
@@ -139,6 +141,11 @@ class Versions(Controller):
             return assess(context.view, versions.find_version(context, adapter, number))
 
         return await ask(request, question)
+
+    @get(paths("/versions/{number:int}/bundle"), opt=allowed(*BLOB_READERS["items"]))
+    async def bundle(self, request: AnyRequest, adapter: Adapter, number: Number) -> Bundle:
+        """What the verdict was decided from, for who may also read the per-item rows that belong to it."""
+        return await ask(request, lambda context: bundle_of(context, adapter, number))
 
     @get(paths("/versions/{number:int}/items"), opt=allowed(*(set(EVERYONE) - {Role.CONSUMER})))
     async def items(

@@ -1,5 +1,6 @@
-"""tunegate adapter, policy, push, status, gate, compare, pull: the way of a version, seen from a terminal."""
+"""tunegate adapter, policy, push, status, gate, bundle, compare, pull: the way of a version, seen from a terminal."""
 
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from rich.table import Table
 from registry import settings
 from registry.attestation import verify_directory
 from registry.bases import describe_base
+from registry.bundles import BUNDLE_FILE, Loaded, load_bundle, save_bundle
 from registry.cli.console import (
     EXIT_CODES,
     GO,
     NO_GO,
     UNDECIDED,
+    UNKNOWN,
     concrete,
     connected,
     console,
@@ -28,7 +31,9 @@ from registry.cli.report import gate_junit, gate_markdown, gate_table
 from registry.client import Client
 from registry.errors import InvalidRequest
 from registry.gate.policy import read_policy
-from registry.records import Base, CreateAdapter, GateReport, KeySet, State, TrainingRecord
+from registry.gate.recompute import recompute
+from registry.names import parse_reference
+from registry.records import Base, Check, CreateAdapter, GateReport, KeySet, State, TrainingRecord
 from registry.transfer import Training, pull, push
 
 _POLL_SECONDS = 2.0
@@ -161,16 +166,69 @@ def status(ref: str) -> None:
 @click.argument("ref")
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit XML here.")
 @click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write Markdown here.")
-def gate(ref: str, junit: Path | None, markdown: Path | None) -> None:
-    """The gate report of a version; exits 0 go, 1 no_go, 2 undecided."""
-    with connected() as client:
-        report = client.gate(concrete(client, ref).ref)
+@click.option(
+    "--recompute",
+    "anew",
+    is_flag=True,
+    help="Derive it from the evidence bundle alone; REF may be a bundle's directory.",
+)
+def gate(ref: str, junit: Path | None, markdown: Path | None, anew: bool) -> None:
+    """The gate report of a version; exits 0 go, 1 no_go, 2 undecided.
+
+    With --recompute 3 if the bundle does not hold together, or comes to another report than the registry's own.
+    """
+    if anew:
+        loaded = _bundle(ref)
+        report, differences = recompute(*loaded)
+    else:
+        with connected() as client:
+            report = client.gate(concrete(client, ref).ref)
     if junit:
         junit.write_text(gate_junit(report))
     if markdown:
         markdown.write_text(gate_markdown(report))
     show(report, gate_table(report))
-    leave(EXIT_CODES[report.verdict])
+    if anew:
+        _say_whether_equal(loaded, differences)
+    leave(UNKNOWN if anew and differences else EXIT_CODES[report.verdict])
+
+
+def _bundle(ref: str) -> Loaded:
+    """The bundle in a directory, or else of the version that a reference names."""
+    if (Path(ref) / BUNDLE_FILE).exists():
+        return load_bundle(Path(ref))
+    try:
+        parse_reference(ref)
+    except InvalidRequest as error:
+        raise InvalidRequest(
+            f"{ref} is no directory with a {BUNDLE_FILE}, which `tunegate bundle REF --to DIR` writes, and no version: "
+            f"{error}"
+        ) from None
+    with connected() as client, tempfile.TemporaryDirectory() as folder:
+        save_bundle(client, concrete(client, ref).ref, Path(folder) / "bundle")
+        return load_bundle(Path(folder) / "bundle")
+
+
+def _say_whether_equal(loaded: Loaded, differences: list[str]) -> None:
+    bundle = loaded.bundle
+    source = f"recomputed from {len(loaded.rows)} per-item rows and {len(bundle.ratings)} ratings"
+    if not differences:
+        console().print(f"{source}: equal to the registry's own report", style="green")
+        return
+    console().print(f"{source}: not what the registry's own report says ({bundle.software} gave it)", style="bold red")
+    for line in differences:
+        console().print(f"  • {escape(line)}")
+
+
+@click.command(name="bundle")
+@click.argument("ref")
+@click.option("--to", "target", required=True, type=DIRECTORY)
+def bundle_command(ref: str, target: Path) -> None:
+    """Fetch what a version's verdict was decided from: bundle.json and rows.parquet, for `gate DIR --recompute`."""
+    with connected() as client:
+        saved = save_bundle(client, concrete(client, ref).ref, target)
+    measured = f"evidence {saved.evidence_digest}" if saved.evidence else "no evidence yet"
+    show(saved, f"the bundle of {saved.ref} is in {escape(str(target))}: {measured}, {len(saved.ratings)} ratings")
 
 
 @click.command()
@@ -180,9 +238,14 @@ def compare(refs: tuple[str, str]) -> None:
     with connected() as client:
         reports = [client.gate(concrete(client, ref).ref) for ref in refs]
     table = _table("check", *(f"{report.ref}: {report.verdict}" for report in reports))
-    for left, right in zip(*(report.checks for report in reports), strict=True):
-        table.add_row(left.name, *(f"{one.status}: {escape(one.reason)}" for one in (left, right)))
+    checks = [{check.name: check for check in report.checks} for report in reports]
+    for name in dict.fromkeys([*checks[0], *checks[1]]):
+        table.add_row(name, *(_outcome(one.get(name)) for one in checks))
     show(reports, table)
+
+
+def _outcome(check: Check | None) -> str:
+    return f"{check.status}: {escape(check.reason)}" if check else "not asked for by its policy"
 
 
 @click.command(name="pull")
@@ -243,4 +306,4 @@ def _table(*columns: str) -> Table:
     return table
 
 
-COMMANDS = (adapter, policy, push_command, status, gate, compare, pull_command, verify)
+COMMANDS = (adapter, policy, push_command, status, gate, bundle_command, compare, pull_command, verify)

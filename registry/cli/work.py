@@ -81,8 +81,14 @@ def train(recipe_file: Path, adapter: str | None) -> None:
 @click.option("--kind", "kinds", multiple=True, default=["evaluation"], show_default=True)
 @click.option("--once", is_flag=True, help="Stop when there is nothing left to do.")
 @click.option("--base", "base_dirs", multiple=True, type=PATH, help="More directories of base models.")
-def worker(kinds: tuple[str, ...], once: bool, base_dirs: tuple[Path, ...]) -> None:
+@click.option("--fast-fail", is_flag=True, help="Stop asking a candidate once it is certain that it fails.")
+@click.option("--server", metavar="ADDRESS", help="Measure with a running vLLM server: http://host:port or unix:/path.")
+def worker(
+    kinds: tuple[str, ...], once: bool, base_dirs: tuple[Path, ...], fast_fail: bool, server: str | None
+) -> None:
     """Claim evaluation jobs and measure them through vLLM."""
+    if server is not None and not server.startswith(("http://", "https://", "unix:/")):
+        raise InvalidRequest(f"server {server!r} is no address; give http://host:port or unix:/path/of/its.socket")
     if unknown := sorted(set(kinds) - {"evaluation"}):
         raise InvalidRequest(f"kind {unknown[0]!r} is not known; this worker does: evaluation")
     module = load("evaluator.worker", "serve-cpu (or serve, on a CUDA host)")
@@ -93,6 +99,8 @@ def worker(kinds: tuple[str, ...], once: bool, base_dirs: tuple[Path, ...]) -> N
             module.Workplace(home.cache, [home.bases, *base_dirs]),
             module.Reporter(reporter.stage, reporter.step),
             once=once,
+            fast_fail=fast_fail,
+            server=server,
         )
     show({"jobs": done}, f"{done} jobs done")
 

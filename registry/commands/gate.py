@@ -6,8 +6,8 @@ from registry.commands.context import Context
 from registry.errors import NotFound
 from registry.events import AnyEvent, CampaignItem, CampaignOpened, GateDecided
 from registry.gate.decision import Subject, decide
-from registry.gate.policy import SUITE_KINDS
-from registry.records import GateReport, Policy, RatingRow, State, Status, Verdict
+from registry.gate.summary import suite_refs
+from registry.records import GateReport, RatingRow, State, Status, Verdict
 from registry.review import campaign as plan
 from registry.storage.views import StoredVersion, View
 
@@ -45,11 +45,6 @@ def subject_of(view: View, stored: StoredVersion, policy_digest: str) -> Subject
         failure=job.reason if job and job.state == "failed" else None,
         revoked=stored.state is State.REVOKED,
     )
-
-
-def suite_refs(policy: Policy) -> list[str]:
-    """The pinned suites of a policy, each once, in the order of its sections."""
-    return list(dict.fromkeys(getattr(policy, section).suite for section in SUITE_KINDS))
 
 
 def decided(

@@ -1,17 +1,30 @@
 """Jobs: claimed under a lease with a fencing token, answered with evidence. Workers measure; judging happens here."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-
-import msgspec
+from functools import lru_cache
 
 from registry.commands.context import Context, Outcome
-from registry.commands.gate import assess, decided, suite_refs
+from registry.commands.gate import assess, decided
 from registry.commands.versions import base_of
 from registry.errors import EvidenceRefused, NotFound, StaleLease
 from registry.events import AnyEvent, EvidenceRecorded, JobClaimed, JobFailed
 from registry.gate.rows import contradictions, outputs
-from registry.names import digest_of
-from registry.records import ClaimJob, Evidence, FailJob, ItemRow, Job, JobInfo, Lease, PostEvidence, Role
+from registry.gate.summary import suite_refs
+from registry.records import (
+    ClaimJob,
+    Evidence,
+    FailJob,
+    ItemRow,
+    Job,
+    JobInfo,
+    Lease,
+    Policy,
+    PostEvidence,
+    Role,
+    evidence_digest,
+)
+from registry.storage.blobs import LocalBlobs
 from registry.storage.views import StoredJob, StoredVersion
 from registry.suites import read_suite
 
@@ -21,10 +34,15 @@ KINDS = {Role.EVALUATOR: "evaluation", Role.TRAINER: "training"}
 
 
 def claim(context: Context, request: ClaimJob) -> Outcome:
-    """The oldest job that is queued, or whose worker fell silent; status 204 and no job if there is none."""
+    """The oldest job that is queued, or whose worker fell silent; status 204 and no job if there is none.
+
+    Of one base only, if the worker asks for one.
+    """
     events: list[AnyEvent] = []
     for job in context.view.unfinished_jobs([kind for kind in request.kinds if _does(context, kind)]):
         if not context.principal.may_see(job.adapter):
+            continue
+        if request.base is not None and base_of(context.view, job.adapter).digest != request.base:
             continue
         if job.state == "claimed" and not context.services.leases.expired(job.id):
             continue
@@ -65,14 +83,14 @@ def record_evidence(context: Context, job_id: str, request: PostEvidence) -> Out
     if not blobs.has(evidence.rows):
         raise EvidenceRefused(f"upload the per-item rows first with PUT /v1/blobs/sha256:{evidence.rows}")
     rows = context.services.read_rows(evidence.rows)
-    if problems := [*_strangers(context, stored, rows), *contradictions(evidence, rows)]:
+    policy = context.view.policy(evidence.policy)
+    if problems := list(_strangers(context, policy, rows)) or contradictions(policy, evidence, rows):
         raise EvidenceRefused("the evidence contradicts its own rows: " + "; ".join(problems[:5]), problems)
-    digest = digest_of(msgspec.to_builtins(evidence))
+    digest = evidence_digest(evidence)
     measured = stored._replace(evidence=evidence, evidence_digest=digest)
     report = assess(context.view, measured)
     recorded = EvidenceRecorded(job=job.id, adapter=job.adapter, number=job.number, digest=digest, evidence=evidence)
-    suite = context.view.policy(report.policy).review.suite
-    events = [recorded, *decided(context, measured, report, outputs(rows, suite))]
+    events = [recorded, *decided(context, measured, report, outputs(rows, policy.review.suite))]
     return Outcome(describe(job._replace(state="done")), events)
 
 
@@ -113,21 +131,34 @@ def _foreign(stored: StoredVersion, evidence: Evidence) -> Iterator[str]:
         yield f"policy {evidence.policy} was followed, the version is pinned to {stored.policy}"
 
 
-def _strangers(context: Context, stored: StoredVersion, rows: Sequence[ItemRow]) -> Iterator[str]:
-    """Rows about items that the policy's suites do not have."""
-    assert stored.policy is not None
-    suites, blobs = context.view.suites(), context.services.blobs
-    named: dict[str, set[str]] = {}
+def _strangers(context: Context, policy: Policy, rows: Sequence[ItemRow]) -> Iterator[str]:
+    """Rows that are not about the items of the policy's suites, as those suites have them."""
+    asked: dict[str, dict[tuple[str, str], ItemRow]] = {}
     for row in rows:
-        named.setdefault(row.suite, set()).add(row.item)
-    asked = suite_refs(context.view.policy(stored.policy))
-    for ref, found in sorted(named.items()):
-        if ref not in asked:
+        if row.subject not in ("candidate", "base"):
+            yield f"{row.suite}: item {row.item!r} is about {row.subject!r}, neither candidate nor base"
+        asked.setdefault(row.suite, {})[row.item, row.subject] = row
+    suites = context.view.suites()
+    for ref, found in sorted(asked.items(), key=repr):
+        if ref not in suite_refs(policy):
             yield f"{ref} is not a suite of the policy"
             continue
-        content = {file.path: blobs.read(file.sha256) for file in suites[ref].files}
-        if unknown := sorted(found - {item.id for item in read_suite(content).items}):
+        tags = _tags(context.services.blobs, tuple((file.path, file.sha256) for file in suites[ref].files))
+        if unknown := sorted({item for item, _ in found if item not in tags}, key=repr):
             yield f"{ref} has no item {unknown[0]!r}"
+        for (item, subject), row in found.items():
+            if item in tags and row.tags != tags[item]:
+                yield f"{ref}: item {item!r} of the {subject} has tags {row.tags}, the suite has {tags[item]}"
+        by_subject = Counter(subject for _, subject in found)
+        # What a run that stopped early could still have gained is known only from the base's answers to all items.
+        if by_subject["candidate"] and 0 < by_subject["base"] < len(tags):
+            yield f"{ref}: the base answered {by_subject['base']} of {len(tags)} items; it must answer all"
+
+
+@lru_cache(maxsize=64)
+def _tags(blobs: LocalBlobs, files: tuple[tuple[str, str], ...]) -> dict[str, list[str]]:
+    """The tags of each item of a registered suite, whose content its digests fix."""
+    return {item.id: item.tags for item in read_suite({path: blobs.read(sha256) for path, sha256 in files}).items}
 
 
 def _assembled(context: Context, job: StoredJob) -> Job:

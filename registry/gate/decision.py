@@ -8,9 +8,21 @@ measured by an engine that failed its own canaries never passes.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-from registry.gate.statistics import Interval, clustered_ratio, exponential, tango, wilson
+from registry.gate.answers import accuracy, extras, forgetting
+from registry.gate.case import (
+    EFFECT_CANARY,
+    ENGINE_CANARIES,
+    Case,
+    Draft,
+    Subject,
+    distrust,
+    foreign,
+    unmeasured,
+    unusable,
+)
+from registry.gate.limits import side
+from registry.gate.statistics import Interval, clustered_ratio, exponential
 from registry.records import (
     CRITERIA,
     Check,
@@ -19,45 +31,18 @@ from registry.records import (
     GateReport,
     PerplexityEvidence,
     Plain,
-    Policy,
     RatingRow,
     Status,
     Verdict,
 )
 
-# Every run must report these; the first says something about the adapter, the others about the engine.
-EFFECT_CANARY = "adapter_effect"
-ENGINE_CANARIES = ("noise_floor", "base_beside_adapter", "echo", "finite")
-
-# Share of the forgetting suite that the base must know for a loss to show at all.
-LEAST_KNOWN = 0.2
-
-
-class Subject(NamedTuple):
-    """What is judged: a sealed version, its pinned policy and what is known without measuring."""
-
-    ref: str
-    digest: str
-    policy_digest: str
-    policy: Policy
-    sealed: bool
-    has_training_record: bool
-    suite_sizes: dict[str, int]  # items in each pinned suite, by `name@digest`
-    warnings: Sequence[str] = ()
-    failure: str | None = None  # why the last attempt to measure it was given up
-    revoked: bool = False
-
-
-class Case(NamedTuple):
-    subject: Subject
-    evidence: Evidence | None
-    ratings: Sequence[RatingRow]
+__all__ = ["RULES", "Case", "Subject", "decide", "verdict_of"]
 
 
 def decide(subject: Subject, evidence: Evidence | None, ratings: Sequence[RatingRow]) -> GateReport:
     """The whole report: every check, in a fixed order, and the verdict they add up to."""
     case = Case(subject, evidence, ratings)
-    checks = [rule(case) for rule in RULES]
+    checks = [*(rule(case) for rule in RULES), *extras(case)]
     return GateReport(
         ref=subject.ref,
         digest=subject.digest,
@@ -82,7 +67,7 @@ def verdict_of(checks: Sequence[Check]) -> Verdict:
 
 
 def inspection(case: Case) -> Check:
-    check = _Draft("inspection", {"sealed": True})
+    check = Draft("inspection", {"sealed": True})
     if case.subject.revoked:
         return check.to(Status.FAIL, "revoked: it must not be used, whatever was measured")
     if not case.subject.sealed:
@@ -93,7 +78,7 @@ def inspection(case: Case) -> Check:
 
 def provenance(case: Case) -> Check:
     needed, present = case.subject.policy.provenance.require_training_record, case.subject.has_training_record
-    check = _Draft("provenance", {"training_record": needed})
+    check = Draft("provenance", {"training_record": needed})
     if needed and not present:
         return check.to(
             Status.FAIL,
@@ -106,11 +91,11 @@ def provenance(case: Case) -> Check:
 
 def effect(case: Case) -> Check:
     """The adapter must change what is served, measured by an engine that passes its own canaries."""
-    check = _Draft("effect", {"canaries": len(ENGINE_CANARIES) + 1})
+    check = Draft("effect", {"canaries": len(ENGINE_CANARIES) + 1})
     if case.evidence is None:
-        return check.to(*_unmeasured(case))
-    if distrust := _foreign(case, case.evidence) or _distrust(case.evidence):
-        return check.to(Status.INVALID, distrust)
+        return check.to(*unmeasured(case))
+    if doubt := foreign(case, case.evidence) or distrust(case.evidence):
+        return check.to(Status.INVALID, doubt)
     found = [canary for canary in case.evidence.canaries if canary.name == EFFECT_CANARY]
     if len(found) != 1 or not math.isfinite(found[0].observed) or not math.isfinite(found[0].limit):
         return check.to(Status.INVALID, f"canary {EFFECT_CANARY} was not measured")
@@ -127,13 +112,13 @@ def effect(case: Case) -> Check:
 
 def perplexity(case: Case) -> Check:
     rule = case.subject.policy.perplexity
-    check = _Draft(
+    check = Draft(
         "perplexity",
         {"max": rule.max, "max_ratio_to_base": rule.max_ratio_to_base, "confidence": rule.confidence},
         rule.suite,
     )
     found = case.evidence.perplexity if case.evidence else None
-    if stop := _unusable(case, rule.suite, found.suite if found else None, found.candidate.clusters if found else None):
+    if stop := unusable(case, rule.suite, found.suite if found else None, found.candidate.clusters if found else None):
         return check.to(*stop)
     assert found is not None
     if contradiction := _contradiction(found):
@@ -141,13 +126,20 @@ def perplexity(case: Case) -> Check:
     try:
         value = exponential(clustered_ratio(found.candidate, rule.confidence))
         ratio = exponential(clustered_ratio(found.difference, rule.confidence))
+        per_byte = _bits_per_byte(found, rule.confidence)
     except ValueError as error:
         return check.to(Status.INCONCLUSIVE, str(error))
-    status = _worst(_side(value, maximum=rule.max), _side(ratio, maximum=rule.max_ratio_to_base))
+    status = _worst(side(value, maximum=rule.max), side(ratio, maximum=rule.max_ratio_to_base))
     reason = (
         f"perplexity {value.value:.2f} (upper bound {value.upper:.2f}, limit {rule.max:g}); "
         f"{ratio.value:.3f} × base (upper bound {ratio.upper:.3f}, limit {rule.max_ratio_to_base:g})"
     )
+    seen: dict[str, Plain] = {"mask": found.mask} if found.mask is not None else {}
+    if per_byte is not None:
+        ours, theirs = per_byte
+        seen |= {"bits_per_byte": ours.value, "bits_per_byte_upper": ours.upper, "bits_per_byte_base": theirs.value}
+        line = f"{ours.value:.3f} bits per byte (upper bound {ours.upper:.3f}), base {theirs.value:.3f}"
+        check = check._replace(details=[f"{line}: the same scores over bytes, which no tokenizer changes"])
     return check.to(
         status,
         reason,
@@ -157,95 +149,36 @@ def perplexity(case: Case) -> Check:
         ratio_upper=ratio.upper,
         conversations=found.candidate.clusters,
         tokens=int(found.candidate.n),
+        **seen,
     )
 
 
-def accuracy(case: Case) -> Check:
-    """On the clean items only: an item found in the training data proves memory, not skill."""
-    rule = case.subject.policy.accuracy
-    check = _Draft("accuracy", {"min": rule.min, "rule": rule.rule, "confidence": rule.confidence}, rule.suite)
-    found = case.evidence.accuracy if case.evidence else None
-    if stop := _unusable(case, rule.suite, found.suite if found else None, found.n if found else None):
-        return check.to(*stop)
-    assert found is not None
-    if not 0 <= found.correct - found.clean_correct <= found.n - found.clean_n:
-        return check.to(Status.INVALID, "the clean items are not a part of all items")
-    try:
-        value = wilson(found.clean_correct, found.clean_n, rule.confidence)
-    except ValueError as error:
-        return check.to(Status.INVALID, str(error))
-    if rule.rule == "point":
-        status = Status.PASS if value.value >= rule.min else Status.FAIL
-    else:
-        status = _side(value, minimum=rule.min)
-    reason = f"{value.value:.1%} of {found.clean_n}, lower bound {value.lower:.2%}, at least {rule.min:.0%} needed"
-    if found.clean_n < found.n:
-        reason += f" ({found.n - found.clean_n} contaminated items left out)"
-    return check.to(
-        status,
-        reason,
-        correct=found.clean_correct,
-        n=found.clean_n,
-        value=value.value,
-        lower=value.lower,
-        upper=value.upper,
-    )
+def _bits_per_byte(found: PerplexityEvidence, confidence: float) -> tuple[Interval, Interval] | None:
+    """Candidate's and base's negative log-likelihood in bits over the UTF-8 bytes that were scored."""
+    if found.candidate_bytes is None or found.base_bytes is None:
+        return None
+    ours, theirs = (clustered_ratio(part, confidence) for part in (found.candidate_bytes, found.base_bytes))
+    return _in_bits(ours), _in_bits(theirs)
 
 
-def forgetting(case: Case) -> Check:
-    """Non-inferiority: the loss must be shown to be smaller than the margin, not merely not shown."""
-    rule = case.subject.policy.forgetting
-    check = _Draft("forgetting", {"margin": rule.margin, "confidence": rule.confidence}, rule.suite)
-    found = case.evidence.forgetting if case.evidence else None
-    if stop := _unusable(case, rule.suite, found.suite if found else None, found.n if found else None):
-        return check.to(*stop)
-    assert found is not None
-    if found.candidate_correct - found.base_correct != found.gained - found.lost:
-        return check.to(Status.INVALID, "lost and gained items do not add up to the difference")
-    try:
-        value = tango(found.n, found.lost, found.gained, rule.confidence)
-        known = wilson(found.base_correct, found.n, rule.confidence)
-    except ValueError as error:
-        return check.to(Status.INVALID, str(error))
-    if known.lower < LEAST_KNOWN:
-        return check.to(
-            Status.INCONCLUSIVE,
-            f"the base knows {found.base_correct} of {found.n}, lower bound {known.lower:.1%}, {LEAST_KNOWN:.0%} "
-            "needed: where little is known, little can be forgotten; take a suite that the base can answer",
-            n=found.n,
-            base_correct=found.base_correct,
-        )
-    reason = (
-        f"{found.candidate_correct} right, base {found.base_correct}, of {found.n} ({found.lost} lost, {found.gained} "
-        f"gained): change {value.value:+.1%}, lower bound {value.lower:+.1%}, must stay above {-rule.margin:+.0%}"
-    )
-    return check.to(
-        _side(value, minimum=-rule.margin, strict=True),
-        reason,
-        n=found.n,
-        base_correct=found.base_correct,
-        candidate_correct=found.candidate_correct,
-        lost=found.lost,
-        gained=found.gained,
-        value=value.value,
-        lower=value.lower,
-        upper=value.upper,
-    )
+def _in_bits(nats: Interval) -> Interval:
+    return Interval(*(bound / math.log(2) for bound in nats))
 
 
 def contamination(case: Case) -> Check:
     """Share of items found in the training data, in each suite that is compared; not knowable without that data."""
     policy = case.subject.policy
     limit, suite = policy.provenance.max_contaminated, policy.accuracy.suite
-    check = _Draft("contamination", {"max": limit}, suite)
+    check = Draft("contamination", {"max": limit}, suite)
     listed = case.evidence.contamination if case.evidence else None
     known = case.subject.has_training_record or case.subject.policy.provenance.require_training_record
     if case.evidence is not None and listed is None and not known:
         return check.to(Status.PASS, "no training data to compare with, and the policy does not ask for any")
     worst: tuple[float, ContaminationEvidence] | None = None
-    for name in dict.fromkeys((suite, policy.forgetting.suite, policy.perplexity.suite)):
+    extra = [rule.suite for rule in policy.extra]
+    for name in dict.fromkeys((suite, policy.forgetting.suite, policy.perplexity.suite, *extra)):
         found = max((one for one in listed or () if one.suite == name), key=lambda one: one.contaminated, default=None)
-        if stop := _unusable(case, name, found.suite if found else None, found.n if found else None, measured=False):
+        if stop := unusable(case, name, found.suite if found else None, found.n if found else None, measured=False):
             return check.to(*stop)
         assert found is not None
         share = found.contaminated / found.n
@@ -273,9 +206,9 @@ def review(case: Case) -> Check:
         "safety_veto": rule.safety_veto,
         "max_hallucination_rate": rule.max_hallucination_rate,
     }
-    check = _Draft("review", required, rule.suite)
+    check = Draft("review", required, rule.suite)
     found = case.evidence.outputs if case.evidence else None
-    if stop := _unusable(case, rule.suite, found.suite if found else None, found.n if found else None):
+    if stop := unusable(case, rule.suite, found.suite if found else None, found.n if found else None):
         return check.to(*stop)
     assert found is not None
     if found.n < rule.outputs:
@@ -313,55 +246,6 @@ Rule = Callable[[Case], Check]
 RULES: tuple[Rule, ...] = (inspection, provenance, effect, perplexity, accuracy, forgetting, contamination, review)
 
 
-# -- shared -------------------------------------------------------------------------------------------------------
-
-
-class _Draft(NamedTuple):
-    """A check without its outcome."""
-
-    kind: str
-    required: dict[str, Plain]
-    suite: str | None = None
-
-    def to(self, status: Status, reason: str, **observed: Plain) -> Check:
-        finite = {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in observed.items()}
-        return Check(
-            name=self.kind,
-            kind=self.kind,
-            status=status,
-            reason=reason,
-            observed=finite,
-            required=self.required,
-            suite=self.suite,
-        )
-
-
-def _distrust(evidence: Evidence) -> str | None:
-    """Why no number of this engine may be believed, or None."""
-    for name in ENGINE_CANARIES:
-        found = [canary for canary in evidence.canaries if canary.name == name]
-        if not found:
-            return f"canary {name} was not run"
-        for canary in found:
-            measured = math.isfinite(canary.observed) and math.isfinite(canary.limit)
-            if not (canary.passed and measured and canary.observed <= canary.limit):
-                return f"canary {name} failed: {canary.detail}"
-    return None
-
-
-def _unmeasured(case: Case) -> tuple[Status, str]:
-    if case.subject.failure is None:
-        return Status.PENDING, "not evaluated yet"
-    return Status.INVALID, f"the evaluation failed: {case.subject.failure}; push the same files to measure them again"
-
-
-def _foreign(case: Case, evidence: Evidence) -> str | None:
-    """Why this evidence says nothing about this version, or None."""
-    if evidence.manifest == case.subject.digest:
-        return None
-    return f"measured on {evidence.manifest}, this version is {case.subject.digest}"
-
-
 def _contradiction(found: PerplexityEvidence) -> str | None:
     """Why the three sums cannot be of the same conversations, or None."""
     parts = (found.candidate, found.base, found.difference)
@@ -374,39 +258,12 @@ def _contradiction(found: PerplexityEvidence) -> str | None:
     # The sums come from separate roundings of the same scores; one part in a million is rounding.
     if abs(found.candidate.x - found.base.x - found.difference.x) > 1e-6 * (1 + found.candidate.x + found.base.x):
         return "the difference is not candidate minus base"
+    for part, by_bytes in ((found.candidate, found.candidate_bytes), (found.base, found.base_bytes)):
+        if by_bytes is None:
+            continue
+        if by_bytes.clusters != part.clusters or not math.isclose(by_bytes.x, part.x, rel_tol=1e-6, abs_tol=1e-6):
+            return "the sums over bytes are not of the same scores"
     return None
-
-
-def _unusable(
-    case: Case, suite: str, measured_on: str | None, n: int | None, *, measured: bool = True
-) -> tuple[Status, str] | None:
-    """Why this part of the evidence cannot be judged, or None: missing, another suite, incomplete, distrusted."""
-    if case.evidence is None:
-        return _unmeasured(case)
-    if foreign := _foreign(case, case.evidence):
-        return Status.INVALID, foreign
-    if measured_on is None or n is None:
-        return Status.INVALID, "missing from the evidence"
-    if measured_on != suite:
-        return Status.INVALID, f"measured on {measured_on}, the policy asks for {suite}"
-    size = case.subject.suite_sizes.get(suite)
-    if not n or n != size:
-        return Status.INVALID, f"covers {n} of the suite's {size} items; all are needed"
-    if measured and (distrust := _distrust(case.evidence)):
-        return Status.INVALID, distrust
-    return None
-
-
-def _side(interval: Interval, *, minimum: float = -math.inf, maximum: float = math.inf, strict: bool = False) -> Status:
-    """On which side of the limit the whole interval lies. `strict`: the limit itself does not pass."""
-    if not all(map(math.isfinite, interval)):
-        return Status.FAIL if interval.value > maximum else Status.INCONCLUSIVE
-    inside = minimum < interval.lower if strict else minimum <= interval.lower
-    if inside and interval.upper <= maximum:
-        return Status.PASS
-    if interval.upper < minimum or interval.lower > maximum:
-        return Status.FAIL
-    return Status.INCONCLUSIVE
 
 
 def _worst(*statuses: Status) -> Status:

@@ -6,6 +6,7 @@
 
 import math
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -21,6 +22,8 @@ SUITE_KINDS = {
     "forgetting": SuiteKind.QUESTIONS,
     "review": SuiteKind.PROMPTS,
 }
+# What an extra suite may hold: whatever has right and wrong answers.
+EXTRA_KINDS = (SuiteKind.QUESTIONS, SuiteKind.CHOICES, SuiteKind.REFUSALS, SuiteKind.LM_EVAL)
 
 
 def read_policy(text: str) -> Policy:
@@ -60,9 +63,20 @@ def _problems(policy: Policy) -> Iterator[str]:
         "review.max_hallucination_rate": (policy.review.max_hallucination_rate, 0.0, 1.0),
         "provenance.max_contaminated": (policy.provenance.max_contaminated, 0.0, 1.0),
     }
+    for position, rule in enumerate(policy.extra):
+        if rule.min is None and rule.margin is None:
+            yield f"extra[{position}] ({rule.suite}) asks for nothing; give it `min`, `margin` or both"
+        bounds[f"extra[{position}].min"] = (rule.min if rule.min is not None else 0.0, 0.0, 1.0)
+        bounds[f"extra[{position}].margin"] = (rule.margin if rule.margin is not None else 0.0, 0.0, 1.0)
+        bounds[f"extra[{position}].confidence"] = (rule.confidence, 0.5, 0.9999)
     for key, (value, low, high) in bounds.items():
         if not (math.isfinite(value) and low <= value <= high):
             yield f"{key} = {value} is not between {low:g} and {high:g}"
+    named = [getattr(policy, section).suite for section in SUITE_KINDS] + [rule.suite for rule in policy.extra]
+    seen = Counter(suite.partition("@")[0] for suite in named)
+    for name in dict.fromkeys(rule.suite.partition("@")[0] for rule in policy.extra):
+        if seen[name] > 1:
+            yield f"extra suite {name!r} is named {seen[name]} times in the policy; each extra suite has one rule"
 
 
 def pin(policy: Policy, newest: Mapping[str, Suite]) -> Policy:
@@ -81,10 +95,23 @@ def pin(policy: Policy, newest: Mapping[str, Suite]) -> Policy:
             problems.append(f"{section}.suite {name!r} holds {suite.kind}, but {kind} are needed")
         else:
             document[section]["suite"] = suite.ref
+    for position, rule in enumerate(document["extra"]):
+        suite = newest.get(rule["suite"])
+        if suite is None:
+            problems.append(f"extra[{position}].suite {rule['suite']!r} is not registered; push it first")
+        elif suite.kind not in EXTRA_KINDS:
+            kinds = ", ".join(EXTRA_KINDS)
+            problems.append(
+                f"extra[{position}].suite {rule['suite']!r} holds {suite.kind}, but one of {kinds} is needed"
+            )
+        else:
+            rule["suite"] = suite.ref
     if problems:
         raise InvalidRequest("the policy names suites that cannot be used: " + "; ".join(problems), problems)
     return msgspec.convert(document, Policy)
 
 
 def policy_digest(policy: Policy) -> str:
-    return digest_of(msgspec.to_builtins(policy))
+    """Identity of a policy; one without extra suites has the digest that it had before there were any."""
+    document = msgspec.to_builtins(policy)
+    return digest_of({key: value for key, value in document.items() if key != "extra" or value})

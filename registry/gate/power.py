@@ -1,11 +1,14 @@
 """How many items a suite needs: what a gate can decide is known before anything is measured. Pure."""
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from registry.gate.statistics import wilson, z_quantile
+from registry.gate.statistics import binomial_at_least, wilson, z_quantile
+from registry.records import ExtraRule, Policy, SuiteKind
 
 POWER = 0.8
+_LEAST_CLUSTERS = 20  # fewer bear no interval, see statistics.clustered_ratio
 
 
 class AccuracyPower(NamedTuple):
@@ -27,7 +30,7 @@ def accuracy_power(n: int, minimum: float, confidence: float) -> AccuracyPower |
     low, high = least / n if least < n else minimum, 1.0
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (low, middle) if _at_least(least, n, middle) >= POWER else (middle, high)
+        low, high = (low, middle) if binomial_at_least(least, n, middle) >= POWER else (middle, high)
     return AccuracyPower(least, round(high, 3))
 
 
@@ -43,12 +46,77 @@ def forgetting_items(margin: float, confidence: float, flips: float) -> int:
     return math.ceil(flips * ((z_quantile(confidence) + z_quantile(POWER)) / margin) ** 2)
 
 
-def _at_least(least: int, n: int, p: float) -> float:
-    """P(X >= least) for a binomial X."""
-    if p >= 1.0:
-        return 1.0
-    logs = (
-        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(p) + (n - k) * math.log1p(-p)
-        for k in range(least, n + 1)
+def perplexity_change(conversations: int, confidence: float, spread_nats: float = 0.1) -> float | None:
+    """The smallest change of perplexity against the base, as a share of it, that is found in POWER of all runs.
+
+    spread_nats: standard deviation between conversations of candidate minus base, in nats per token. None for fewer
+    conversations than an interval needs. Normal approximation, exp((z_confidence + z_power) * spread / sqrt(n)) - 1.
+
+    >>> perplexity_change(100, 0.95), perplexity_change(19, 0.95)
+    (0.0252, None)
+    """
+    if conversations < _LEAST_CLUSTERS:
+        return None
+    reach = (z_quantile(confidence) + z_quantile(POWER)) * spread_nats / math.sqrt(conversations)
+    return round(math.expm1(reach), 4)
+
+
+def what_it_shows(name: str, kind: SuiteKind, n: int, policy: Policy) -> list[str]:
+    """What n items can show under the policy's rules for a suite, in words; for one it does not name, what they could.
+
+    name: without digest. Suites in a policy may be pinned.
+    """
+    if kind is SuiteKind.CONVERSATIONS:
+        return [_perplexity(n, policy.perplexity.confidence)]
+    if kind is SuiteKind.PROMPTS:
+        return [f"review: {policy.review.outputs} outputs are rated, drawn from {n} prompts"]
+    return list(_judged(name, kind, n, policy))
+
+
+def _judged(name: str, kind: SuiteKind, n: int, policy: Policy) -> Iterator[str]:
+    """For suites whose items are right or wrong."""
+    extras = [rule for rule in policy.extra if rule.suite.partition("@")[0] == name]
+    named = {getattr(policy, section).suite.partition("@")[0] for section in ("accuracy", "forgetting")}
+    if not extras and name not in named and kind is not SuiteKind.QUESTIONS:
+        yield "no rule of the policy names it; as an extra suite with the default rules' limits:"
+    if not extras:
+        accuracy, forgetting = policy.accuracy, policy.forgetting
+        extras = [
+            ExtraRule(suite=name, min=accuracy.min, confidence=accuracy.confidence),
+            ExtraRule(suite=name, margin=forgetting.margin, confidence=forgetting.confidence),
+        ]
+    for rule in extras:
+        if rule.min is not None:
+            yield _accuracy(n, rule.min, rule.confidence)
+        if rule.margin is not None:
+            yield _forgetting(n, rule.margin, rule.confidence)
+
+
+def _accuracy(n: int, minimum: float, confidence: float) -> str:
+    found = accuracy_power(n, minimum, confidence)
+    if found is None:
+        return f"accuracy: {n} items cannot show {minimum:.0%}, not even all right"
+    return (
+        f"accuracy: {found.least_right} of {n} must be right for {minimum:.0%}; a model that is right "
+        f"{found.reaches:.1%} of the time gets there four times out of five"
     )
-    return math.fsum(map(math.exp, logs))
+
+
+def _forgetting(n: int, margin: float, confidence: float) -> str:
+    if margin <= 0:
+        return "forgetting: no number of items shows a loss smaller than nothing; give a margin above 0"
+    few, many = (forgetting_items(margin, confidence, flips) for flips in (0.1, 0.25))
+    return (
+        f"forgetting: a margin of {margin:.0%} needs {few} items where one answer in ten changes, {many} where one in "
+        f"four does; there are {n}"
+    )
+
+
+def _perplexity(n: int, confidence: float) -> str:
+    change = perplexity_change(n, confidence)
+    if change is None:
+        return f"perplexity: {n} conversations bear no interval; {_LEAST_CLUSTERS} are needed"
+    return (
+        f"perplexity: where conversations differ by 0.1 nats a token, a change of {change:.1%} against the base is "
+        "found four times out of five"
+    )

@@ -3,39 +3,33 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from registry.records import (
-    AccuracyEvidence,
-    ContaminationEvidence,
-    Evidence,
-    ForgettingEvidence,
-    ItemRow,
-    Moments,
-    OutputsEvidence,
-    PerplexityEvidence,
-)
+from msgspec import Struct
+
+from registry.gate.summary import Sections, summarise
+from registry.records import Evidence, ItemRow, Policy
 
 _RELATIVE_TOLERANCE = 1e-6
-_MOST_NATS = 1e9  # for one conversation; larger ones, infinity and NaN cannot be added up
+_MOST_NATS = 1e9  # for one item; larger ones, infinity and NaN cannot be added up
+
+# What the rows of a pair must agree on where both have it: they scored the same text. What is summed over what.
+_SHARED = ("n_tokens", "n_bytes", "gold_tokens")
+_SCORES = (("nll_nats", "n_tokens"), ("gold_nll_nats", "gold_tokens"), ("kl_nats", "kl_tokens"))
 
 
-def contradictions(evidence: Evidence, rows: Sequence[ItemRow]) -> list[str]:
-    """Every number of the evidence that the rows do not add up to."""
-    by_suite: dict[tuple[str, str], dict[str, ItemRow]] = {}
-    found = list(_finite(evidence))
-    for row in rows:
-        listed = by_suite.setdefault((row.suite, row.subject), {})
-        if row.item in listed:
-            found.append(f"{row.suite}: item {row.item!r} has two rows for the {row.subject}")
-        listed[row.item] = row
-    for part in (evidence.perplexity, evidence.accuracy, evidence.forgetting, evidence.outputs):
-        if part is not None:
-            candidate = by_suite.get((part.suite, "candidate"), {})
-            base = by_suite.get((part.suite, "base"), {})
-            found += [f"{part.suite}: {problem}" for problem in _compare(part, candidate, base)]
-    for contamination in evidence.contamination or ():
-        candidate = by_suite.get((contamination.suite, "candidate"), {})
-        found += [f"{contamination.suite}: {problem}" for problem in _compare(contamination, candidate, {})]
-    return found
+def contradictions(policy: Policy, evidence: Evidence, rows: Sequence[ItemRow]) -> list[str]:
+    """Every number of the evidence that the rows do not add up to under the policy it was measured for.
+
+    Where rows cannot be added up at all, what is wrong with them instead.
+    """
+    if problems := [*_unfinished(evidence), *unsound(policy, rows)]:
+        return problems
+    measured = evidence.perplexity
+    found = summarise(policy, rows, measured.convention if measured else "", measured.mask if measured else None)
+    return [
+        problem
+        for section in Sections._fields
+        for problem in _differences(section, getattr(evidence, section), getattr(found, section))
+    ]
 
 
 def outputs(rows: Sequence[ItemRow], suite: str) -> dict[str, tuple[str, str]]:
@@ -47,89 +41,59 @@ def outputs(rows: Sequence[ItemRow], suite: str) -> dict[str, tuple[str, str]]:
     }
 
 
+def unsound(policy: Policy, rows: Sequence[ItemRow]) -> list[str]:
+    """Why these rows cannot be added up: double, unjudged, unpaired, or with numbers that no measurement has."""
+    by_side: dict[tuple[str, str], dict[str, ItemRow]] = {}
+    problems = []
+    for row in rows:
+        listed = by_side.setdefault((row.suite, row.subject), {})
+        if row.item in listed:
+            problems.append(f"{row.suite}: item {row.item!r} has two rows for the {row.subject}")
+        listed[row.item] = row
+        problems += [f"{row.suite}: {problem}" for problem in _impossible(row)]
+    compared = {policy.forgetting.suite, *(rule.suite for rule in policy.extra if rule.margin is not None)}
+    judged = {policy.accuracy.suite, *compared, *(rule.suite for rule in policy.extra)}
+    for name in sorted(judged):
+        for subject in ("candidate", "base"):
+            problems += [f"{name}: {problem}" for problem in _unjudged(by_side.get((name, subject), {}))]
+    for name in sorted({*compared, policy.perplexity.suite}):
+        candidate, base = (by_side.get((name, subject), {}) for subject in ("candidate", "base"))
+        problems += [f"{name}: {problem}" for problem in _unpaired(candidate, base)]
+        if name == policy.perplexity.suite:
+            problems += [f"{name}: {problem}" for side in (candidate, base) for problem in _unscored(side)]
+    return problems
+
+
 Rows = dict[str, ItemRow]
-Part = PerplexityEvidence | AccuracyEvidence | ForgettingEvidence | OutputsEvidence | ContaminationEvidence
 
 
-def _compare(part: Part, candidate: Rows, base: Rows) -> Iterator[str]:
-    match part:
-        case PerplexityEvidence():
-            yield from _same("candidate sums", part.candidate, _moments(candidate))
-            yield from _same("base sums", part.base, _moments(base))
-            yield from _same("difference sums", part.difference, _moments(candidate, minus=base))
-        case AccuracyEvidence():
-            clean = [row for row in candidate.values() if not row.contaminated]
-            yield from _unjudged(candidate)
-            yield from _count("n", part.n, len(candidate))
-            yield from _count("correct", part.correct, _right(candidate))
-            yield from _count("clean_n", part.clean_n, len(clean))
-            yield from _count("clean_correct", part.clean_correct, sum(bool(row.correct) for row in clean))
-        case ForgettingEvidence():
-            if candidate.keys() != base.keys():
-                yield "base and candidate answered different items"
-                return
-            yield from _unjudged(candidate)
-            yield from _unjudged(base)
-            pairs = [(bool(base[item].correct), bool(row.correct)) for item, row in candidate.items()]
-            yield from _count("n", part.n, len(candidate))
-            yield from _count("base_correct", part.base_correct, _right(base))
-            yield from _count("candidate_correct", part.candidate_correct, _right(candidate))
-            yield from _count("lost", part.lost, pairs.count((True, False)))
-            yield from _count("gained", part.gained, pairs.count((False, True)))
-        case OutputsEvidence():
-            shown = [row for row in candidate.values() if row.prompt is not None and row.output is not None]
-            yield from _count("n", part.n, len(shown))
-        case ContaminationEvidence():
-            yield from _count("n", part.n, len(candidate))
-            yield from _count(
-                "contaminated", part.contaminated, sum(bool(row.contaminated) for row in candidate.values())
-            )
+def _impossible(row: ItemRow) -> Iterator[str]:
+    for nats_name, size_name in _SCORES:
+        nats, size = getattr(row, nats_name), getattr(row, size_name)
+        if nats is not None and not abs(nats) < _MOST_NATS:
+            yield f"item {row.item!r} has {nats_name} {nats}, which is that of no model"
+        if nats is not None and (size is None or size < 1):
+            yield f"item {row.item!r} has {nats_name} over {size} tokens"
+    if row.n_bytes is not None and row.n_bytes < 1:
+        yield f"item {row.item!r} has a scored text of {row.n_bytes} bytes"
 
 
-def _moments(rows: Rows, minus: Rows | None = None) -> Moments | str:
-    pairs = []
+def _unpaired(candidate: Rows, base: Rows) -> Iterator[str]:
+    """The base answers everything that the candidate does; the candidate may have stopped early."""
+    if candidate and (strangers := sorted(candidate.keys() - base.keys())):
+        yield f"base and candidate answered different items: {strangers[0]!r} has no row for the base"
+    for item, row in candidate.items():
+        for name in _SHARED if item in base else ():
+            ours, theirs = getattr(row, name), getattr(base[item], name)
+            # Answers have as many tokens as they have, and a run that stopped early scores on one side only.
+            if None not in (ours, theirs) and ours != theirs and not (name == "n_tokens" and row.nll_nats is None):
+                yield f"item {item!r} has {name} {ours} for the candidate and {theirs} for the base"
+
+
+def _unscored(rows: Rows) -> Iterator[str]:
     for item, row in rows.items():
-        other = minus.get(item) if minus is not None else None
-        if (
-            row.nll_nats is None
-            or row.n_tokens is None
-            or (minus is not None and (other is None or other.nll_nats is None))
-        ):
-            return f"item {item!r} has no score"
-        if other is not None and other.n_tokens != row.n_tokens:
-            return f"item {item!r} has {row.n_tokens} tokens for the candidate and {other.n_tokens} for the base"
-        nats = row.nll_nats - (other.nll_nats or 0.0 if other else 0.0)
-        if not abs(nats) < _MOST_NATS:
-            return f"item {item!r} has a score of {row.nll_nats} nats, which is that of no model"
-        pairs.append((nats, float(row.n_tokens)))
-    return moments(pairs)
-
-
-def moments(pairs: Sequence[tuple[float, float]]) -> Moments:
-    """Sufficient statistics of (sum of nats, number of tokens) pairs, one for each conversation."""
-    return Moments(
-        clusters=len(pairs),
-        x=math.fsum(x for x, _ in pairs),
-        n=math.fsum(n for _, n in pairs),
-        xx=math.fsum(x * x for x, _ in pairs),
-        xn=math.fsum(x * n for x, n in pairs),
-        nn=math.fsum(n * n for _, n in pairs),
-    )
-
-
-def _same(what: str, stated: Moments, found: Moments | str) -> Iterator[str]:
-    if isinstance(found, str):
-        yield found
-        return
-    for name in ("clusters", "x", "n", "xx", "xn", "nn"):
-        ours, theirs = getattr(found, name), getattr(stated, name)
-        if not math.isclose(ours, theirs, rel_tol=_RELATIVE_TOLERANCE, abs_tol=1e-6):
-            yield f"{what}: {name} is stated as {theirs:g}, the rows give {ours:g}"
-
-
-def _count(what: str, stated: int, found: int) -> Iterator[str]:
-    if stated != found:
-        yield f"{what} is stated as {stated}, the rows give {found}"
+        if row.nll_nats is None:
+            yield f"item {item!r} has no score for the {row.subject}"
 
 
 def _unjudged(rows: Rows) -> Iterator[str]:
@@ -139,11 +103,30 @@ def _unjudged(rows: Rows) -> Iterator[str]:
             yield f"item {item!r} of the {row.subject} says neither right nor wrong"
 
 
-def _right(rows: Rows) -> int:
-    return sum(bool(row.correct) for row in rows.values())
+def _differences(path: str, stated: object, found: object) -> Iterator[str]:
+    """Where two values of one type part, to the last field; numbers with a fraction may differ by rounding."""
+    if isinstance(stated, Struct) and isinstance(found, Struct):
+        for name in stated.__struct_fields__:
+            yield from _differences(f"{path}.{name}", getattr(stated, name), getattr(found, name))
+    elif isinstance(stated, list) and isinstance(found, list) and len(stated) == len(found):
+        for position, (theirs, ours) in enumerate(zip(stated, found, strict=True)):
+            yield from _differences(f"{path}[{position}]", theirs, ours)
+    elif isinstance(stated, float) and isinstance(found, float):
+        if not math.isclose(found, stated, rel_tol=_RELATIVE_TOLERANCE, abs_tol=1e-6):
+            yield f"{path} is stated as {stated:g}, the rows give {found:g}"
+    elif stated != found:
+        yield f"{path} is stated as {_brief(stated)}, the rows give {_brief(found)}"
 
 
-def _finite(evidence: Evidence) -> Iterator[str]:
+def _brief(value: object) -> str:
+    if isinstance(value, Struct):
+        return "measured"
+    if isinstance(value, list):
+        return f"{len(value)} entries"
+    return "not measured" if value is None else str(value)
+
+
+def _unfinished(evidence: Evidence) -> Iterator[str]:
     for canary in evidence.canaries:
         if not math.isfinite(canary.observed) or not math.isfinite(canary.limit):
             yield f"canary {canary.name} is not finite"

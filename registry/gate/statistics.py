@@ -4,7 +4,7 @@ All bounds are one-sided: `confidence` 0.95 means that the true value lies beyon
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -59,6 +59,18 @@ def wilson(successes: int, n: int, confidence: float) -> Interval:
     scale = 1 + z * z / n
     # p itself bounds the bounds: at 0 and at n rounding would put them a hair beyond it.
     return Interval(p, max(0.0, min(p, (centre - spread) / scale)), min(1.0, max(p, (centre + spread) / scale)))
+
+
+def moments(pairs: Sequence[tuple[float, float]]) -> Moments:
+    """Sufficient statistics of pairs (sum, size), one for each cluster: nats and tokens of a conversation, say."""
+    return Moments(
+        clusters=len(pairs),
+        x=math.fsum(x for x, _ in pairs),
+        n=math.fsum(n for _, n in pairs),
+        xx=math.fsum(x * x for x, _ in pairs),
+        xn=math.fsum(x * n for x, n in pairs),
+        nn=math.fsum(n * n for _, n in pairs),
+    )
 
 
 def clustered_ratio(moments: Moments, confidence: float) -> Interval:
@@ -122,3 +134,20 @@ def _bisect(beyond: Callable[[float], bool], low: float, high: float) -> float:
         else:
             high = middle
     return low
+
+
+def binomial_at_least(least: int, n: int, p: float) -> float:
+    """P(X >= least) for a binomial X of n trials with chance p.
+
+    >>> round(binomial_at_least(9, 10, 0.5) * 2**10, 9)
+    11.0
+    """
+    if least <= 0 or p >= 1.0:
+        return 1.0 if least <= n else 0.0
+    if p <= 0.0:
+        return 0.0
+    logs = (
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(p) + (n - k) * math.log1p(-p)
+        for k in range(least, n + 1)
+    )
+    return min(1.0, math.fsum(map(math.exp, logs)))

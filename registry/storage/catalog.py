@@ -21,7 +21,7 @@ from registry.storage.fold import Target, fold_entry
 from registry.storage.journal import Journal
 from registry.storage.views import View, item_row
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _FOLD_BATCH = 500
 _MAX_ROWS_BYTES = 256 * 1024**2
 _ITEM_TYPES = {
@@ -35,7 +35,19 @@ _ITEM_TYPES = {
     "n_tokens": "BIGINT",
     "finish": "VARCHAR",
     "contaminated": "BOOLEAN",
+    "tags": "VARCHAR[]",
+    "n_bytes": "BIGINT",
+    "gold_nll_nats": "DOUBLE",
+    "gold_tokens": "BIGINT",
+    "kl_nats": "DOUBLE",
+    "kl_tokens": "BIGINT",
 }
+# The columns of rows written before there were tags: a journal that names such a blob must still fold.
+_FIRST_TYPES = dict(list(_ITEM_TYPES.items())[: list(_ITEM_TYPES).index("tags")])
+_UNTAGGED = ", ".join(
+    ["CAST([] AS VARCHAR[]) AS tags"]
+    + [f"CAST(NULL AS {kind}) AS {name}" for name, kind in _ITEM_TYPES.items() if name not in (*_FIRST_TYPES, "tags")]
+)
 
 
 class Catalog:
@@ -123,7 +135,9 @@ class Catalog:
         try:
             source = f"read_parquet({_quoted(str(staged.resolve()))})"
             found = {row[0]: row[1] for row in db.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
-            if found != _ITEM_TYPES:
+            if found == _FIRST_TYPES:
+                source = f"(SELECT *, {_UNTAGGED} FROM {source})"
+            elif found != _ITEM_TYPES:
                 raise EvidenceRefused(f"the per-item rows have columns {found}, expected {_ITEM_TYPES}")
             yield source
         except duckdb.ConstraintException as error:

@@ -99,6 +99,12 @@ CREATE TABLE items (
     n_tokens BIGINT,
     finish TEXT,
     contaminated BOOLEAN,
+    tags VARCHAR[] NOT NULL,
+    n_bytes BIGINT,
+    gold_nll_nats DOUBLE CHECK (isfinite(gold_nll_nats)),
+    gold_tokens BIGINT,
+    kl_nats DOUBLE CHECK (isfinite(kl_nats)),
+    kl_tokens BIGINT,
     PRIMARY KEY (adapter, number, suite, item, subject)
 );
 

@@ -7,9 +7,13 @@ import pytest
 from factories import make_adapter
 from fake_engine import FakeEngine, Faults
 
-from evaluator.canaries import run_canaries, trusted
+from evaluator.canaries import finish_by_length, run_canaries, trusted
 from evaluator.engine import EngineDied, EngineRefused
-from registry.records import Canary
+from evaluator.results import Answered
+from evaluator.suites import Loaded
+from registry.client import SuiteContent
+from registry.records import Canary, Suite, SuiteKind
+from registry.suites import SuiteFile
 
 TEXTS = [list(text.encode()) for text in ("How long is the warranty?", "hello", "It is 3 years, ok.")]
 
@@ -54,6 +58,11 @@ def test_noise_is_measured_and_too_much_of_it_is_no_measurement(adapter: Path) -
     assert "noise_floor" in failing(loud) and not trusted(list(loud.values()))
 
 
+def test_more_noise_than_a_tenth_of_a_nat_is_too_much(adapter: Path) -> None:
+    assert canaries_of(adapter, noise=0.09)["noise_floor"].passed
+    assert not canaries_of(adapter, noise=0.11)["noise_floor"].passed
+
+
 def test_an_effect_must_stand_out_of_the_noise(adapter: Path) -> None:
     """The adapter moves every score by 0.2 nats or more; with noise of 0.2 that proves nothing."""
     assert "adapter_effect" not in failing(canaries_of(adapter, noise=0.01))
@@ -78,3 +87,32 @@ def test_a_dying_or_refusing_engine_is_no_canary_result(adapter: Path) -> None:
         run_canaries(FakeEngine(Faults(dies_after=4)), TEXTS, adapter)
     with pytest.raises(EngineRefused):
         run_canaries(FakeEngine(Faults(refuses=True)), TEXTS, adapter)
+
+
+# -- answers that were cut off --------------------------------------------------------------------------------------
+
+
+def make_answers(cut: int, n: int, limit: float, name: str = "s") -> tuple[Loaded, list[Answered]]:
+    """A suite of which `cut` of n answers ended at its limit."""
+    suite = Suite(name=name, kind=SuiteKind.QUESTIONS, digest="sha256:" + "5" * 64, n_items=n, files=[])
+    head = SuiteFile(name=name, kind=suite.kind, title="t", description="d", licence="l", source="s", max_cut_off=limit)
+    answers = [Answered(f"i{i}", "text", 3, "length" if i < cut else "stop") for i in range(n)]
+    return Loaded(suite, SuiteContent(head, []), [], [], []), answers
+
+
+@pytest.mark.parametrize(("cut", "passed"), [(0, True), (5, True), (6, False), (100, False)])
+def test_as_many_answers_may_be_cut_off_as_the_suite_says(cut: int, passed: bool) -> None:
+    [canary] = finish_by_length([make_answers(cut, 100, 0.05)])
+    assert (canary.name, canary.passed, canary.observed, canary.limit) == ("finish_by_length", passed, cut / 100, 0.05)
+
+
+def test_the_suite_furthest_above_its_own_limit_is_the_one_that_is_told() -> None:
+    suites = [make_answers(60, 100, 1.0, "rambling"), make_answers(7, 100, 0.05, "tight"), make_answers(0, 9, 0.05)]
+    [canary] = finish_by_length(suites)
+    assert not canary.passed and canary.limit == 0.05 and "7 of 100 answers to tight" in canary.detail
+
+
+def test_the_share_is_of_what_was_asked_and_without_answers_there_is_none() -> None:
+    loaded, answers = make_answers(2, 10, 0.5)
+    assert finish_by_length([(loaded, answers[:2])])[0].observed == 1.0
+    assert finish_by_length([(loaded, [])]) == finish_by_length([]) == []

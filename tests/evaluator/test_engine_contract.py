@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from engine_contract import CONTRACT, Promise, scores_of, the_base_is_the_same_beside_an_adapter
+from engine_contract import CONTRACT, EXACT, Promise, scores_of, the_base_is_the_same_beside_an_adapter
 from factories import make_adapter
 from fake_engine import FakeEngine, Faults
 
@@ -21,7 +21,7 @@ def adapter(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("promise", CONTRACT, ids=lambda promise: promise.__name__)
+@pytest.mark.parametrize("promise", CONTRACT + EXACT, ids=lambda promise: promise.__name__)
 def test_the_fake_engine_keeps(promise: Promise, adapter: Path) -> None:
     promise(FakeEngine(), adapter, TEXTS)
 

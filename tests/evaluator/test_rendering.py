@@ -4,6 +4,8 @@ Rendered conversations are written with the counted tokens in brackets.
 """
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 from tiny_base import TEMPLATE, build_tokenizer
 
-from evaluator.rendering import Renderer, Scored
+from evaluator.rendering import LM_EVAL_COMPAT, Renderer, Scored, ids_digest, tokenizer_digest
 from registry.client import InvalidRequest, Message
 
 pytestmark = pytest.mark.stack
@@ -37,9 +39,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tokenizer_of(base: Path) -> Any:
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
 
-    return AutoTokenizer.from_pretrained(base)
+    return PreTrainedTokenizerFast.from_pretrained(base)
 
 
 def turns(*pairs: tuple[str, str]) -> list[Message]:
@@ -109,6 +111,86 @@ def test_ids_and_mask_are_frozen(base: Path) -> None:
     assert scored.mask == [False] * (len(tokens) - 5) + [True] * 4 + [False]
 
 
+# "<|im_start|>user\nHow long is the warranty?<|im_end|>\n<|im_start|>assistant\n3 years.<|im_end|>\n", of which
+# "3", " years", "." and "<|im_end|>" count, and for the harness the header's line break too.
+IDS = [0, 87, 85, 262, 201, 356, 354, 260, 284, 285, 33, 1, 201, 0, 67, 85, 85, 259, 86, 271, 201, 21, 366, 16, 1, 201]
+STRICT_PLACES, COMPAT_PLACES = [21, 22, 23, 24], [20, 21, 22, 23, 24]
+
+
+@pytest.mark.parametrize(
+    ("convention", "places"), [("assistant+eot/v1", STRICT_PLACES), (LM_EVAL_COMPAT, COMPAT_PLACES)]
+)
+def test_both_conventions_are_frozen_to_the_token(base: Path, convention: str, places: list[int]) -> None:
+    scored = Renderer(base).conversation(None, turns(*TENT), convention)
+    assert scored.ids == IDS
+    assert [place for place, counts in enumerate(scored.mask) if counts] == places
+
+
+def test_the_harness_counts_the_line_break_of_every_header(base: Path) -> None:
+    """What lm-evaluation-harness scores of one document for each turn: `_encode_pair` moves white space over."""
+    scored = Renderer(base).conversation("Be brief.", turns(*HAMLET, *TENT), LM_EVAL_COMPAT)
+    assert marked(base, scored) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWho wrote Hamlet?<|im_end|>\n"
+        "<|im_start|>assistant[\nWilliam Shakespeare did.<|im_end|>]\n"
+        "<|im_start|>user\nHow long is the warranty?<|im_end|>\n<|im_start|>assistant[\n3 years.<|im_end|>]\n"
+    )
+
+
+def test_ids_are_those_of_the_tokenizer_that_training_uses(base: Path) -> None:
+    from transformers import AutoTokenizer
+
+    messages = [{"role": role, "content": content} for role, content in (*HAMLET, *TENT)]
+    wanted = AutoTokenizer.from_pretrained(base).apply_chat_template(messages, return_dict=False)
+    assert Renderer(base).conversation(None, turns(*HAMLET, *TENT)).ids == list(wanted)
+
+
+def test_a_renderer_needs_no_torch(base: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from evaluator.rendering import Renderer;"
+        f"Renderer(Path({str(base)!r})).question(None, 'Who?'); sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=SUITE.parents[1], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr or "torch was imported"
+
+
+def test_letters_are_the_first_token_of_the_reply(base: Path) -> None:
+    renderer = Renderer(base)
+    found = renderer.letters(4)
+    assert [tokenizer_of(base).decode([one]) for one in found] == ["A", "B", "C", "D"]
+    answered = renderer.conversation(None, turns(("user", "Which?"), ("assistant", "C")))
+    assert answered.ids[answered.mask.index(True)] == found[2]
+
+
+def test_letters_that_melt_into_the_header_are_refused(tmp_path: Path) -> None:
+    """A header that ends in a space, which the tokenizer joins with the letter behind it."""
+    glued = TEMPLATE.replace("<|im_start|>assistant\n", "<|im_start|>assistant: ")
+    with pytest.raises(InvalidRequest, match="one token at the beginning of a reply"):
+        Renderer(make_base(tmp_path, glued)).letters(26)
+
+
+def test_the_digest_is_of_tokenizer_and_template_and_of_nothing_else(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    before = tokenizer_digest(base)
+    (base / "config.json").write_text("{}")
+    (base / "model.safetensors").write_bytes(b"weights")
+    assert tokenizer_digest(base) == before == Renderer(base).digest
+    (base / "chat_template.jinja").write_text(TEMPLATE)
+    with_template = tokenizer_digest(base)
+    described = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps({**described, "model_max_length": 4}))
+    assert len({before, with_template, tokenizer_digest(base)}) == 3
+
+
+def test_the_mask_digest_knows_every_id_and_every_place_and_no_order() -> None:
+    one, two = ("a", [1, 2, 3], [False, True, True]), ("b", [1, 2], [False, True])
+    digest = ids_digest([one, two])
+    assert digest == ids_digest([two, one])
+    changed = [("a", [1, 2, 4], one[2]), ("a", one[1], [False, False, True]), ("c", *one[1:])]
+    assert len({digest, *(ids_digest([other, two]) for other in changed)}) == 4
+
+
 def test_a_question_ends_where_the_answer_begins(base: Path) -> None:
     renderer = Renderer(base)
     asked = renderer.question("Be brief.", TENT[0][1])
@@ -143,6 +225,21 @@ def test_a_template_whose_parts_cannot_be_told_apart_is_refused(tmp_path: Path, 
 def test_a_conversation_without_an_assistant_is_refused(base: Path) -> None:
     with pytest.raises(InvalidRequest, match="no assistant token"):
         Renderer(base).conversation("Be brief.", turns(("user", "Who?")))
+
+
+def test_a_template_that_refuses_the_roles_is_told_in_its_own_words(tmp_path: Path) -> None:
+    no_system = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system role here') }}{% endif %}" + TEMPLATE
+    )
+    renderer = Renderer(make_base(tmp_path, no_system))
+    with pytest.raises(InvalidRequest, match="no system role here"):
+        renderer.question("Be brief.", "Who?")
+
+
+def test_a_tokenizer_that_knows_no_offsets_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"sentencepiece")
+    with pytest.raises(InvalidRequest, match=r"no tokenizer\.json"):
+        Renderer(tmp_path)
 
 
 def test_a_tokenizer_without_a_template_is_refused(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from evaluator.accuracy import is_right, words
+from evaluator.accuracy import is_right
 from evaluator.contamination import TrainingIndex
+from evaluator.terms import words
 from registry.client import Conversation, InvalidRequest, Prompt, Question, SuiteContent
 from registry.suites import check_suite, read_suite
 from trainer.dataset import contradictions, prepare, read_rows

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.vllm_plugin import grouped_operations
+from evaluator.vllm_plugin import grouped_operations, grouped_wrapper
 
-pytestmark = pytest.mark.stack
+# The warnings are those of importing vLLM's LoRA layers.
+pytestmark = [pytest.mark.stack, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 SLOTS, WIDTH, OUT = 3, 24, 40
 ranks = st.sampled_from([1, 8, 16, 64])
@@ -120,6 +121,52 @@ def test_expand_into_a_slice(
             torch.testing.assert_close(found[token, inside].float(), wanted, **batch.tolerance)
 
 
+@given(ranks, dtypes, runs, seeds, st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_a_linear_layer_of_several_slices(
+    rank: int, dtype: str, lengths: list[tuple[int, int]], seed: int, prefill: bool
+) -> None:
+    """As vLLM calls it: the mapping of a step's tokens once, then q, k and v in one matrix, in every layer."""
+    import torch
+    from vllm.lora.layers import LoRAMapping
+
+    batch = Batch(rank, dtype, lengths, seed, stacked=True)
+    sizes = (24, 16)
+    wrapper = grouped_wrapper()(64, 64, "cpu")
+    ids = tuple(int(slot) + 1 for slot in batch.indices)
+    wrapper.update_metadata(LoRAMapping(ids, ids, is_prefill=prefill), [1, 2, 3], SLOTS, 1000)
+    a, b = (batch.a, batch.a.flip(0)), (batch.b[..., :24, :], batch.b.flip(0)[..., :16, :])
+    found = batch.y.clone()
+    for _ in range(2):  # the second layer uses the same groups
+        found.copy_(batch.y)
+        wrapper.add_lora_linear(found, batch.x, a, b, 0.5, sizes)
+    for token in range(batch.tokens):
+        if batch.indices[token] < 0:
+            assert torch.equal(found[token], batch.y[token]), "a base row was touched"
+            continue
+        parts = [
+            0.5 * batch.row(down, token) @ (batch.row(up, token) @ batch.x[token].float())
+            for up, down in zip(a, b, strict=True)
+        ]
+        wanted = batch.y[token].float() + torch.cat(parts)
+        tolerance = {"atol": 1e-3, "rtol": 1e-3} if dtype == "float32" else {"atol": 1.5, "rtol": 0.05}
+        torch.testing.assert_close(found[token].float(), wanted, **tolerance)
+
+
+def test_the_next_steps_mapping_replaces_the_last() -> None:
+    import torch
+    from vllm.lora.layers import LoRAMapping
+
+    wrapper = grouped_wrapper()(64, 64, "cpu")
+    y, x = torch.zeros(2, 4), torch.ones(2, 4)
+    a, b = (torch.ones(SLOTS, 1, 2, 4),), (torch.ones(SLOTS, 1, 4, 2),)
+    for ids, touched in (((1, 0), [True, False]), ((0, 0), [False, False]), ((0, 2), [False, True])):
+        wrapper.update_metadata(LoRAMapping(ids, ids, is_prefill=False), [1, 2, 3], SLOTS, 1000)
+        y.zero_()
+        wrapper.add_lora_linear(y, x, a, b, 1.0, (4,))
+        assert y.any(dim=1).tolist() == touched
+
+
 def test_vllms_own_operation_gives_base_rows_the_last_adapter() -> None:
     """Why the operations are replaced. Fails where vLLM has repaired it (vllm#48421): then ask whether ours may go."""
     import torch
@@ -140,10 +187,13 @@ def test_they_take_the_place_of_all_that_vllms_cpu_wrapper_calls(monkeypatch: py
 
     imported = {name for name in vars(wrapper) if name.startswith(("bgmv_", "sgmv_"))}
     assert imported == set(grouped_operations())
-    for name in imported:
+    for name in (*imported, "PunicaWrapperCPU"):
         monkeypatch.setattr(wrapper, name, getattr(wrapper, name))  # put back afterwards
     install_cpu_lora_ops()
+    install_cpu_lora_ops()
     assert all(getattr(wrapper, name).__module__ == "evaluator.vllm_plugin" for name in imported)
+    assert wrapper.PunicaWrapperCPU.__name__ == "GroupedWrapper"
+    assert wrapper.PunicaWrapperCPU.__base__.__module__ == wrapper.__name__, "installed twice, wrapped once"
     monkeypatch.delattr(wrapper, "sgmv_shrink")
     with pytest.raises(RuntimeError, match="sgmv_shrink"):
         install_cpu_lora_ops()

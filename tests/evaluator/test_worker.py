@@ -3,104 +3,35 @@
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from factories import BASE_TENSORS, entry_of, make_adapter, make_training, make_weights
-from fake_engine import ByteRenderer, FakeEngine, Faults
-from site_under_test import DATASET, LEDGER, SMALL_REVIEW, Site
+from click.testing import CliRunner
+from fake_engine import ByteRenderer, Faults
+from site_under_test import Site
+from worker_lab import SILENT, Lab
 
+from evaluator import desk as desks
 from evaluator import worker
-from evaluator.engine import Engine
-from evaluator.vllm_process import EngineSettings
-from evaluator.worker import Desk, LeaseLost, Reporter, Workplace, do_job
-from registry.client import Client, Refused, Unreachable, describe_base
-from registry.records import Base, CreateAdapter, Evidence, Job, JobInfo, State, Status, SubmitVersion, Verdict
-from registry.storage.views import StoredJob
+from evaluator.desk import ChildLauncher, Desk, Workplace
+from evaluator.leases import LeaseLost, Leases
+from evaluator.measure import KL_PROMPTS
+from evaluator.worker import Reporter, Shift
+from registry.cli.work import worker as worker_command
+from registry.client import Client, InvalidRequest, Refused, Unreachable
+from registry.records import Job, JobInfo, State, Status, Verdict
 
 pytestmark = pytest.mark.slow
 
-SILENT = Reporter(lambda text: None, lambda done, total, numbers: None)
 CANARY_BASE_PROMPTS = 3 * 8
-
-
-class Lab:
-    """A site with an adapter for a base on disk, and engines that are started as told."""
-
-    def __init__(self, site: Site, folder: Path) -> None:
-        self.site = site
-        self.place = Workplace(folder / "cache", [folder / "bases"])
-        self.engines: list[FakeEngine] = []
-        self.said: list[str] = []
-        self.base = folder / "bases" / "fake"
-        self.base.mkdir(parents=True)
-        for name, data in {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": make_weights()}.items():
-            (self.base / name).write_bytes(data)
-        site.publish_suites()
-        request = CreateAdapter("support-bot", self._base, policy=SMALL_REVIEW, base_tensors=BASE_TENSORS)
-        site.client("admin").create_adapter(request)
-
-    @property
-    def _base(self) -> Base:
-        return Base(id="fake", digest=describe_base(self.base).digest)
-
-    def submit(self, fill: int = 1, dataset: bytes = DATASET) -> str:
-        client, files = self.site.client("ci"), make_adapter(fill=fill)
-        request = SubmitVersion(
-            files=[entry_of(path, data) for path, data in files.items()],
-            training=make_training(base=self._base, dataset=dataset, ledger=LEDGER),
-        )
-        created = client.submit("support-bot", request)
-        for data in (*files.values(), dataset, LEDGER):
-            client.upload(data)
-        return client.complete(created.ref).ref
-
-    def desk(self, *faults: Faults, fingerprint: str = "2") -> Desk:
-        """A desk whose engines have these faults, one after the other; the last kind is started again and again."""
-
-        def start(settings: EngineSettings, log: Path) -> Engine:
-            mine = min(len(self.engines) - before, len(faults) - 1)
-            self.engines.append(FakeEngine(faults[mine] if faults else Faults(), knows, fingerprint))
-            return self.engines[-1]
-
-        before = len(self.engines)
-        return Desk(self.place, start)
-
-    def claim(self) -> Job:
-        job = self.site.client("evaluator").claim(["evaluation"], "test")
-        assert job is not None
-        return job
-
-    def work(self, desk: Desk, job: Job | None = None, step: Callable[[int], None] = lambda done: None) -> StoredJob:
-        """One job to its end; what the registry holds of it then."""
-        job = job or self.claim()
-        report = Reporter(self.said.append, lambda done, total, numbers: step(done))
-        do_job(self.site.client("evaluator"), desk, job, report)
-        stored = self.site.registry.view().job(job.id)
-        assert stored is not None
-        return stored
-
-    def state(self, ref: str) -> State:
-        return self.site.client("admin").version(ref).state
-
-    def evidence(self, ref: str) -> Evidence | None:
-        return self.site.client("admin").version(ref).evidence
-
-    def statuses(self, ref: str) -> dict[str, str]:
-        return {check.name: check.status for check in self.site.client("admin").gate(ref).checks}
-
-
-def knows(question: str, adapted: bool) -> str:
-    """The base knows two thirds of "What is number i?", the adapter all but the first ten."""
-    number = int("".join(filter(str.isdigit, question)) or 0)
-    right = number >= 10 if adapted else number % 3 > 0
-    return f"It is answer{number}." if right else "I do not know."
+GOLD = 200
+ALL_ITEMS = (100 + 600 + GOLD + KL_PROMPTS) * 2 + KL_PROMPTS + 200 + 60
 
 
 @pytest.fixture
 def lab(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    monkeypatch.setattr(worker, "Renderer", ByteRenderer)  # the real one loads a tokenizer, and with it torch
+    monkeypatch.setattr(desks, "Renderer", ByteRenderer)
     return Lab(site, tmp_path / "lab")
 
 
@@ -124,7 +55,7 @@ def test_the_base_is_measured_once_for_all_versions_and_the_engine_stays_warm(la
     lab.submit(fill=2)
     lab.work(desk)
     [engine] = lab.engines
-    assert engine.asked["base"] == CANARY_BASE_PROMPTS + 100 + 600
+    assert engine.asked["base"] == CANARY_BASE_PROMPTS + 100 + 600 + GOLD + 2 * KL_PROMPTS
     before = dict(engine.asked)
     lab.work(desk)
     assert lab.engines == [engine]
@@ -146,8 +77,8 @@ def test_an_engine_that_dies_once_is_started_again_and_goes_on(lab: Lab) -> None
     assert lab.state(ref) is State.IN_REVIEW
     first, second = lab.engines
     assert first.closed and sum(first.asked.values()) == 500
-    # 32 canary prompts each time; 1,660 items in all, none of them twice.
-    assert sum(first.asked.values()) + sum(second.asked.values()) == 2 * 32 + (100 + 600) * 2 + 200 + 60
+    # 32 canary prompts each time; none of the items twice.
+    assert sum(first.asked.values()) + sum(second.asked.values()) == 2 * 32 + ALL_ITEMS
 
 
 def test_an_engine_that_keeps_dying_is_a_failed_job_and_no_evidence(lab: Lab) -> None:
@@ -267,14 +198,17 @@ def test_who_has_lost_the_lease_stops_and_does_not_use_that_engine_again(lab: La
     """Replies to the abandoned call would be taken for those of the next job."""
     lab.site.registry.services.leases.seconds = 0.3
     ref, desk = lab.submit(), lab.desk()
-    dead = lab.claim()
-    time.sleep(0.4)
-    lab.site.registry.services.leases.seconds = 30.0
-    taken = lab.claim()
-    lab.work(desk, dead, lambda done: time.sleep(0.2) if done == 1 else None)
+    dead, taken = lab.claim(), []
+
+    def lose(done: int) -> None:
+        if not taken:
+            taken.append(lab.take_over(dead))
+            time.sleep(0.5)
+
+    lab.work(desk, dead, lose)
     assert lab.said[-1] == f"{ref}: another worker has taken the job over"
     assert sum(lab.engines[0].asked.values()) < 100 and lab.engines[0].closed
-    lab.work(desk, taken)
+    lab.work(desk, taken[0])
     assert len(lab.engines) == 2 and lab.state(ref) is State.IN_REVIEW
 
 
@@ -302,11 +236,11 @@ class Shaky(Client):
         super().__init__(lab.site.client("evaluator").url, lab.site.tokens["evaluator"])
         self.claims = [*claims, Stopped()]
 
-    def claim(self, kinds: list[str], worker: str) -> Job | None:
-        error = self.claims.pop(0)
+    def claim(self, kinds: list[str], worker: str, base: str | None = None) -> Job | None:
+        error = self.claims.pop(0) if base is None else None
         if error is not None:
             raise error
-        return super().claim(kinds, worker)
+        return super().claim(kinds, worker, base)
 
 
 @pytest.fixture
@@ -327,7 +261,7 @@ def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def go_to_work(lab: Lab, client: Client, monkeypatch: pytest.MonkeyPatch, *, once: bool) -> int:
     desk = lab.desk()
-    monkeypatch.setattr(worker, "Desk", lambda place: desk)
+    monkeypatch.setattr(worker, "Desk", lambda place, launcher: desk)
     return worker.work(client, lab.place, Reporter(lab.said.append, lambda done, total, numbers: None), once=once)
 
 
@@ -337,18 +271,19 @@ def test_a_job_that_breaks_the_worker_is_told_and_the_next_one_is_done(
     broken, good = lab.submit(fill=1), lab.submit(fill=2)
     evaluate, tries = worker.evaluate, []
 
-    def breaks(client: Client, desk: Desk, job: Job, *more: object) -> None:
-        if job.ref == broken:
-            tries.append(job.id)
-            raise KeyError("a defect")
-        evaluate(client, desk, job, *more)  # type: ignore[arg-type]
+    def breaks(shift: Shift, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if job.ref == broken:
+                tries.append((job.id, len(jobs)))
+                raise KeyError("a defect")
+        evaluate(shift, jobs)
 
     monkeypatch.setattr(worker, "evaluate", breaks)
     with lab.site.client("evaluator") as client:
         assert go_to_work(lab, client, monkeypatch, once=True) == 4
     assert lab.state(good) is State.IN_REVIEW and lab.evidence(broken) is None
-    assert len(tries) == 3, "it is worth another try, as the job's attempts allow"
-    stored = lab.site.registry.view().job(tries[0])
+    assert [n for _, n in tries] == [2, 1, 1, 1], "with the other, alone, and as often as the job's attempts allow"
+    stored = lab.site.registry.view().job(tries[0][0])
     assert stored is not None and stored.state == "failed"
     assert "the worker failed: KeyError" in str(stored.reason) and "a defect" in str(stored.reason)
 
@@ -405,18 +340,19 @@ def test_only_who_is_told_so_has_lost_the_lease(lab: Lab, status: int, lost: boo
 
     lab.submit()
     job = msgspec.structs.replace(lab.claim(), lease_seconds=0.03)
-    with Beats(status) as client, worker._lease(client, job) as check:
-        check()
+    with Beats(status) as client, Leases(client, [job]) as leases:
+        leases.check()
         deadline = time.monotonic() + 10
         while client.beats < (1 if lost else 4) and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.05)
+        assert leases.lost(job) == lost != leases.holds(job)
         if lost:
             with pytest.raises(LeaseLost):
-                check()
+                leases.check()
             assert client.beats == 1, "nobody asks for a lease that is gone"
         else:
-            check()
+            leases.check()
             assert client.beats >= 4, "it asks again"
 
 
@@ -445,3 +381,24 @@ def test_conversations_whose_user_turn_was_trained_on_are_counted(lab: Lab) -> N
     assert set(found.values()) == {(200, 0), (600, 0)}
     items = list(lab.site.client("admin").items(ref, evidence.perplexity.suite))
     assert {item.item for item in items if item.contaminated} == {"i0003", "i0005"}
+
+
+# -- where engines come from ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.stack
+def test_a_prepared_child_is_one_process_that_ends_with_the_desk(tmp_path: Path) -> None:
+    launcher = ChildLauncher()
+    desk = Desk(Workplace(tmp_path, []), launcher)
+    desk.prepare()
+    assert launcher._warm is not None
+    child = launcher._warm.process
+    desk.prepare()
+    assert launcher._warm.process is child and child.poll() is None
+    desk.close()
+    assert child.poll() is not None and launcher._warm is None
+
+
+def test_an_address_that_is_none_is_refused_at_once() -> None:
+    result = CliRunner().invoke(worker_command, ["--once", "--server", "localhost:8000"])
+    assert isinstance(result.exception, InvalidRequest) and "http://host:port or unix:/" in str(result.exception)

@@ -8,9 +8,19 @@ from typing import Any
 
 import msgspec
 import pytest
-from factories import BASE, entry_of, make_evidence, make_policy, make_training
+from factories import (
+    BASE,
+    entry_of,
+    make_accuracy,
+    make_evidence,
+    make_policy,
+    make_ratings,
+    make_subject,
+    make_training,
+)
 
 from registry import client, records
+from registry.gate.decision import decide
 from registry.records import (
     Base,
     CreateToken,
@@ -22,7 +32,9 @@ from registry.records import (
     Request,
     Rollback,
     SubmitVersion,
+    Verdict,
     VersionCreated,
+    evidence_digest,
     manifest_digest,
 )
 
@@ -52,8 +64,9 @@ def test_records_exports_what_it_defines_and_nothing_it_imports() -> None:
 
 def test_client_exports_what_it_defines_and_what_workers_need_from_below() -> None:
     """Trainer and evaluator may import registry.client and registry.records only."""
-    below = {"Conversation", "InvalidRequest", "Item", "Message", "Prompt", "Question", "SuiteContent"}
-    functions_below = {"describe_base", "digest_of", "read_suite"}
+    below = set("Choice Conversation Document InvalidRequest Item LmEvalTask Message Prompt Question Refusal".split())
+    below |= {"Sections", "SuiteContent"}
+    functions_below = set("accuracy_is_lost describe_base digest_of forgetting_is_lost read_suite summarise".split())
     assert set(client.__all__) == public_names(client) | below | functions_below
 
 
@@ -135,6 +148,55 @@ def test_evidence_needs_its_canaries_its_engine_and_what_it_is_about() -> None:
     for key in ("manifest", "policy", "engine", "canaries", "rows", "seconds"):
         with pytest.raises(msgspec.ValidationError, match=key):
             msgspec.convert({name: value for name, value in document.items() if name != key}, Evidence)
+
+
+# What evidence and policies did not have before extra suites, slices and stopping early.
+LATER: dict[str, tuple[str, ...]] = {
+    "": ("extra",),
+    "perplexity": ("mask", "candidate_bytes", "base_bytes"),
+    "accuracy": ("slices",),
+    "forgetting": (
+        "clean", "gold", "kl", "slices", "lost_items", "gained_items", "shared_words", "open_gains",
+    ),
+}  # fmt: skip
+
+
+def test_evidence_of_an_older_journal_is_read_and_judged() -> None:
+    """What was not measured then is missing, and no check passes by it."""
+    now: dict[str, Any] = msgspec.to_builtins(make_evidence())
+    for section, names in LATER.items():
+        part = now[section] if section else now
+        for name in names:
+            del part[name]
+    old = msgspec.json.decode(msgspec.json.encode(now), type=Evidence)
+    assert old == make_evidence()
+    old = msgspec.structs.replace(
+        old, canaries=[canary for canary in old.canaries if canary.name != "finish_by_length"]
+    )
+    report = decide(make_subject(), old, make_ratings())
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert "canary finish_by_length was not run" in {check.reason for check in report.checks}
+
+
+def test_the_evidence_digest_leaves_out_the_time_and_nothing_else() -> None:
+    evidence = make_evidence()
+    assert evidence_digest(msgspec.structs.replace(evidence, seconds=77.0)) == evidence_digest(evidence)
+    changes: dict[str, Any] = {
+        "manifest": "sha256:" + "9" * 64,
+        "policy": "sha256:" + "9" * 64,
+        "engine": msgspec.structs.replace(evidence.engine, dtype="float32"),
+        "canaries": [],
+        "rows": "9" * 64,
+        "perplexity": None,
+        "accuracy": None,
+        "forgetting": None,
+        "outputs": None,
+        "contamination": None,
+        "extra": [records.ExtraEvidence(suite="s", accuracy=make_accuracy())],
+    }
+    assert {*changes, "seconds"} == set(Evidence.__struct_fields__)
+    others = {evidence_digest(msgspec.structs.replace(evidence, **{key: value})) for key, value in changes.items()}
+    assert len(others | {evidence_digest(evidence)}) == len(changes) + 1
 
 
 def test_a_secret_that_is_not_told_is_not_on_the_wire() -> None:

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from registry.errors import InvalidRequest
 from registry.records import SuiteKind
-from registry.suites import SUITE_FILES, Conversation, Prompt, Question, check_suite, read_suite
+from registry.suites import (
+    SUITE_FILES,
+    Choice,
+    Conversation,
+    Document,
+    Prompt,
+    Question,
+    Refusal,
+    check_suite,
+    read_suite,
+)
 
 SHIPPED = sorted(file.parent for file in (Path(__file__).parents[2] / "suites").rglob("suite.toml"))
 USER, ASSISTANT = {"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}
@@ -20,7 +30,11 @@ USER, ASSISTANT = {"role": "user", "content": "hello"}, {"role": "assistant", "c
 
 def with_items(kind: str, *items: Any) -> dict[str, bytes]:
     lines = [item if isinstance(item, bytes) else json.dumps(item).encode() for item in items]
-    return {**make_suite("s", kind, 1), "items.jsonl": b"\n".join(lines)}
+    return {"suite.toml": head_of(kind), "items.jsonl": b"\n".join(lines)}
+
+
+def head_of(kind: str, extra: bytes = b"") -> bytes:
+    return make_suite("s", "prompts", 1)["suite.toml"].replace(b'"prompts"', f'"{kind}"'.encode()) + extra
 
 
 def problems(content: dict[str, bytes]) -> list[str]:
@@ -36,6 +50,28 @@ def test_each_kind_has_items_of_its_own_type(kind: str, item_type: type) -> None
     content = read_suite(make_suite("support-desk/x", kind, 3))
     assert content.head.kind == kind and [type(item) for item in content.items] == [item_type] * 3
     assert check_suite("support-desk/x", make_suite("support-desk/x", kind, 3)) == (SuiteKind(kind), 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "item", "item_type"),
+    [
+        ("choices", {"id": "a", "question": "q", "choices": ["x", "y"], "answer": 1}, Choice),
+        ("refusals", {"id": "a", "prompt": "p", "refuse": True}, Refusal),
+        ("lm-eval", {"id": "a", "doc": {"question": "q", "gold": 1}}, Document),
+    ],
+)
+def test_the_newer_kinds_have_items_of_their_own_type_too(kind: str, item: Any, item_type: type) -> None:
+    task = b"[lm_eval]\ntask = 'output_type: multiple_choice'\nmetric = 'acc'\n" if kind == "lm-eval" else b""
+    content = read_suite({"suite.toml": head_of(kind, task), "items.jsonl": json.dumps(item).encode()})
+    assert content.head.kind == kind and [type(one) for one in content.items] == [item_type]
+
+
+@pytest.mark.parametrize("kind", ["lm-eval", "prompts"])
+def test_a_task_belongs_to_suites_of_kind_lm_eval_and_to_those_only(kind: str) -> None:
+    task = b"" if kind == "lm-eval" else b"[lm_eval]\ntask = 'x'\nmetric = 'acc'\n"
+    item = {"id": "a", "doc": {}} if kind == "lm-eval" else {"id": "a", "prompt": "p"}
+    found = problems({"suite.toml": head_of(kind, task), "items.jsonl": json.dumps(item).encode()})
+    assert len(found) == 1 and "[lm_eval]" in found[0]
 
 
 def test_blank_lines_are_no_items_and_do_not_shift_the_numbers() -> None:
@@ -65,6 +101,15 @@ def test_blank_lines_are_no_items_and_do_not_shift_the_numbers() -> None:
         ("prompts", b'{"id": "a", "prompt": "p"'),
         ("prompts", b'{"id": ' + b"[" * 100_000),
         ("prompts", b'{"id": "a", "prompt": "p", "tags": ' + b"[" * 100_000),
+        ("choices", {"id": "a", "question": "q", "choices": ["x"], "answer": 0}),
+        ("choices", {"id": "a", "question": "q", "choices": ["x", "y"], "answer": 2}),
+        ("choices", {"id": "a", "question": "q", "choices": ["x", "y"], "answer": -1}),
+        ("choices", {"id": "a", "question": "q", "choices": ["x", "y"], "answer": "x"}),
+        ("choices", {"id": "a", "question": "q", "choices": ["x", "x"], "answer": 0}),
+        ("choices", {"id": "a", "question": "q", "choices": ["x", ""], "answer": 0}),
+        ("choices", {"id": "a", "question": "q", "choices": [str(n) for n in range(27)], "answer": 0}),
+        ("refusals", {"id": "a", "prompt": "p"}),
+        ("refusals", {"id": "a", "prompt": "p", "refuse": "yes"}),
         ("conversations", {"id": "a", "messages": []}),
         ("conversations", {"id": "a", "messages": [USER]}),
         ("conversations", {"id": "a", "messages": [USER, ASSISTANT, USER]}),
@@ -92,7 +137,8 @@ def test_a_suite_without_items_is_refused(data: bytes) -> None:
     "head",
     [
         b"", b"x", b"\xff", b"x = " + b"[" * 100_000, b'kind = "prompts"', b'name = "A"', b'kind = "quiz"',
-        b"max_tokens = 0", b"max_tokens = 5000", b"max_tokens = true", b'temperature = "1"', 
+        b"max_tokens = 0", b"max_tokens = 5000", b"max_tokens = true", b"max_cut_off = 1.5", b"max_cut_off = nan",
+        b'temperature = "1"', 
         b'name = "a/b/c"', b'name = "../s"',
     ],
 )  # fmt: skip
@@ -120,9 +166,9 @@ def test_any_bytes_are_a_suite_or_an_invalid_request(head: bytes, items: bytes) 
             assert read_suite(content).items
 
 
-def test_suites_of_every_kind_are_shipped() -> None:
+def test_suites_of_every_kind_of_our_own_are_shipped() -> None:
     kinds = {read_suite({name: (path / name).read_bytes() for name in SUITE_FILES}).head.kind for path in SHIPPED}
-    assert kinds == set(SuiteKind)
+    assert kinds == set(SuiteKind) - {SuiteKind.LM_EVAL}, "tasks of lm-evaluation-harness are the user's own"
 
 
 @pytest.mark.parametrize("directory", SHIPPED, ids=lambda path: path.name)
@@ -131,5 +177,6 @@ def test_the_shipped_suites_are_sound_and_say_where_they_come_from(directory: Pa
     head = content.head
     assert head.title and head.description and head.licence and head.source
     assert str(directory).endswith(head.name)
+    assert (directory / "suite.toml").read_text().startswith("# One item: {"), "a reader sees the data first"
     if head.kind is SuiteKind.CONVERSATIONS:
         assert len(content.items) >= 20, "fewer conversations cannot bear an interval"

@@ -48,6 +48,8 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", VERSION): Row(ALL),
     ("POST", VERSION + "/complete"): who(CI, TRAINER),
     ("GET", VERSION + "/gate"): Row(ALL),
+    # Bundles, and the rows that belong to them, hold suite items.
+    ("GET", VERSION + "/bundle"): who(ADMIN, MANAGER, AUDITOR, EVALUATOR),
     ("GET", VERSION + "/items"): Row(ALL - {CONSUMER}),
     ("POST", VERSION + "/campaign"): who(MANAGER),
     ("GET", VERSION + "/campaign"): who(ADMIN, MANAGER, AUDITOR, CI),

@@ -14,13 +14,14 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
-from factories import make_adapter, make_training
+from factories import entry_of, make_adapter, make_suite, make_training
 from site_under_test import SMALL_REVIEW, Site, running
 
 from registry.attestation import Signer
+from registry.bundles import save_bundle
 from registry.cli import main
 from registry.names import sha256_hex
-from registry.records import KeySet, Policy, Role
+from registry.records import ExtraRule, KeySet, Policy, RegisterSuite, Role
 from registry.settings import Home
 from registry.transfer import pull
 
@@ -183,6 +184,7 @@ def test_with_json_stdout_is_one_document_and_nothing_else(tunegate: Run, tmp_pa
         "pull": ["pull", "support-bot@approved", "--to", tmp_path / "pulled"],
         "verify": ["verify", tmp_path / "pulled", "--keys", tmp_path / "keys.json"],
         "history": ["history", "support-bot@approved"],
+        "bundle": ["bundle", "support-bot/1", "--to", tmp_path / "bundle"],
         "compare": ["compare", "support-bot/1", "support-bot/6"],
         "tokens": ["token", "list"],
         "keys": ["keys"],
@@ -193,9 +195,12 @@ def test_with_json_stdout_is_one_document_and_nothing_else(tunegate: Run, tmp_pa
         ran = tunegate(*arguments, "--json", who="ci" if name == "push" else "admin")
         assert ran.code == 0, ran
         found[name] = ran.json
-        plain = tunegate(*arguments, who="ci" if name == "push" else "admin") if name != "pull" else ran
-        assert plain.code == 0 and (name in ("pull", "policy", "keys") or not plain.out.lstrip().startswith(("{", "[")))
+        plain = tunegate(*arguments, who="ci" if name == "push" else "admin") if "--to" not in arguments else ran
+        assert plain.code == 0 and (
+            plain is ran or name in ("policy", "keys") or not plain.out.lstrip().startswith(("{", "["))
+        )
     assert found["push"]["ref"] == "support-bot/1"
+    assert found["bundle"]["report"]["verdict"] == "go"
     assert found["pull"]["ref"] == "support-bot/1" and found["verify"]["valid"] is True
     assert [move["number"] for move in found["history"]] == [1] and found["audit"]["valid"] is True
     assert len(found["compare"]) == 2 and {one["person"] for one in found["tokens"]} > {"ci person"}
@@ -341,6 +346,93 @@ def test_a_token_is_made_shown_once_listed_and_revoked(tunegate: Run, site: Site
     for one in own:
         assert tunegate("token", "revoke", one["id"]).code == 0
     check_message(tunegate("status", "support-bot@approved", who="shop"), "was revoked at", "ask an admin")
+
+
+# -- recomputing -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", VERSIONS)
+def test_a_recomputed_report_is_the_registrys_own_and_exits_by_its_verdict(
+    tunegate: Run, tmp_path: Path, case: str
+) -> None:
+    ref, code = VERSIONS[case]
+    own = tunegate("gate", ref, "--json")
+    online = tunegate("gate", ref, "--recompute", "--json", who="auditor")
+    assert (online.code, online.json) == (code, own.json) and "equal to the registry's own report" in online.err
+    assert tunegate("bundle", ref, "--to", tmp_path / "bundle", who="release-manager").code == 0
+    # Without registry, token or home: the directory is all there is.
+    nothing = {"who": None, "url": "http://127.0.0.1:1", "home": tmp_path / "none"}
+    markdown = tmp_path / "gate.md"
+    offline = tunegate("gate", tmp_path / "bundle", "--recompute", "--markdown", markdown, **nothing)
+    assert offline.code == code and f"Gate report {ref}" in offline.out and f"Gate report {ref}" in markdown.read_text()
+    assert "equal to the registry's own report" in offline.out
+    assert tunegate("gate", tmp_path / "bundle", "--recompute", "--json", **nothing).json == own.json
+
+
+@pytest.fixture
+def bundle(site: Site, tmp_path: Path) -> Path:
+    save_bundle(site.client("auditor"), "support-bot/1", tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def test_what_was_changed_in_a_bundle_is_named_and_never_go(tunegate: Run, bundle: Path) -> None:
+    text = (bundle / "bundle.json").read_text()
+    rows = (bundle / "rows.parquet").read_bytes()
+    gate = ("gate", bundle, "--recompute")
+
+    def change(*keys: str, value: Any) -> None:
+        document = json.loads(text)
+        part = document
+        for key in keys[:-1]:
+            part = part[key]
+        assert part[keys[-1]] != value
+        part[keys[-1]] = value
+        (bundle / "bundle.json").write_text(json.dumps(document))
+
+    change("evidence", "accuracy", "correct", value=200)
+    check_message(tunegate(*gate), "contradicts itself", "the evidence has digest", "correct is stated as 200")
+    change("document", "accuracy", "min", value=0.5)
+    check_message(tunegate(*gate), "the policy has digest")
+    change("policy", value="sha256:" + "0" * 64)
+    check_message(tunegate(*gate), "the policy has digest")
+    change("evidence", "rows", value="0" * 64)
+    check_message(tunegate(*gate), "rows.parquet has sha256", "the evidence names " + "0" * 64)
+    change("report", "verdict", value="no_go")
+    ran = tunegate(*gate)
+    assert ran.code == UNKNOWN and "Gate report support-bot/1  go" in ran.out
+    assert "not what the registry's own report says" in ran.out
+    assert "verdict is go when recomputed, no_go in the registry's report" in ran.out
+    as_json = tunegate(*gate, "--json")
+    assert (as_json.code, as_json.json["verdict"]) == (UNKNOWN, "go") and "verdict is go when recomputed" in as_json.err
+    (bundle / "bundle.json").write_text(text)
+    (bundle / "rows.parquet").write_bytes(rows[:-1] + bytes([rows[-1] ^ 1]))
+    check_message(tunegate(*gate), "rows.parquet has sha256", "not the rows it is of")
+    (bundle / "rows.parquet").write_bytes(rows)
+    assert tunegate(*gate).code == GO
+
+
+def test_a_bundle_is_for_who_may_read_suite_items(tunegate: Run, bundle: Path, tmp_path: Path) -> None:
+    for arguments in (("bundle", "support-bot/1", "--to", tmp_path / "x"), ("gate", "support-bot/1", "--recompute")):
+        for who in ("ci", "trainer", "reviewer", "consumer"):
+            check_message(tunegate(*arguments, who=who), f"role {who} may not do this", "auditor")
+    assert not (tmp_path / "x").exists()
+    check_message(tunegate("bundle", "support-bot/1", "--to", bundle), "is not empty", "new directory")
+    check_message(tunegate("gate", tmp_path, "--recompute"), "bundle.json", "tunegate bundle REF --to DIR")
+
+
+def test_reports_under_different_policies_are_compared_check_by_check(tunegate: Run, site: Site) -> None:
+    files = make_suite("support-desk/tone", "questions", 20)
+    for data in files.values():
+        site.client("admin").upload(data)
+    request = RegisterSuite(name="support-desk/tone", files=[entry_of(path, data) for path, data in files.items()])
+    site.client("admin").register_suite(request)
+    extra = [ExtraRule(suite="support-desk/tone", min=0.5)]
+    site.create_adapter("tone-bot", policy=Policy(review=SMALL_REVIEW.review, extra=extra))
+    site.submit("tone-bot", fill=70)
+    for refs in (("support-bot/1", "tone-bot/1"), ("tone-bot/1", "support-bot/1")):
+        ran = tunegate("compare", *refs)
+        (line,) = (line for line in ran.out.splitlines() if line.startswith("accuracy:support-desk/tone"))
+        assert ran.code == 0 and "not asked for by its" in line and "pending: not evaluated" in line
 
 
 # -- verify ------------------------------------------------------------------------------------------------------------

@@ -7,26 +7,30 @@ from typing import Any
 
 import msgspec
 import pytest
-from factories import SUITES, make_canaries, make_row, rows_and_evidence
-from registry_under_test import CI, EVALUATOR, NAME, REVIEWERS, Bench, bench_in, make_rating
+from factories import SUITES, entry_of, make_canaries, make_row, make_suite, rows_and_evidence
+from registry_under_test import ADMIN, CI, EVALUATOR, NAME, POLICY, REVIEWERS, Bench, bench_in, make_rating
 
 from evaluator.evidence import write_rows
 from registry.access import Principal
-from registry.commands import jobs, review
+from registry.commands import adapters, jobs, review
 from registry.commands.gate import assess
 from registry.errors import EvidenceRefused, NotFound
+from registry.gate.summary import summarise
 from registry.records import (
     ClaimJob,
+    ExtraRule,
     FailJob,
     GateReport,
     ItemRow,
     Job,
     Lease,
     PostEvidence,
+    RegisterSuite,
     Role,
     State,
     Status,
     Verdict,
+    evidence_digest,
 )
 from registry.settings import Home
 
@@ -248,6 +252,67 @@ def test_an_item_exchanged_for_an_invented_one_is_refused(bench: Bench, tmp_path
         bench.run(EVALUATOR, jobs.record_evidence, job_id=job.id, request=posted(bench, job, tmp_path, changed))
 
 
+@pytest.mark.parametrize("tags", [[], ["t", "t"], ["u"]])
+def test_tags_that_the_suite_does_not_give_an_item_are_refused(bench: Bench, tmp_path: Path, tags: list[str]) -> None:
+    """Else a weak kind of question could be hidden under another name."""
+    sealed(bench)
+    job = take(bench)
+    suites = {section: getattr(job.document, section).suite for section in SUITES}
+    rows, _ = rows_and_evidence(suites, job.digest, job.policy)
+    changed = [msgspec.structs.replace(row, tags=tags) if row.item == "i0007" else row for row in rows]
+    with pytest.raises(EvidenceRefused, match=r"item 'i0007' of the .* has tags .*, the suite has \['t'\]"):
+        bench.run(EVALUATOR, jobs.record_evidence, job_id=job.id, request=posted(bench, job, tmp_path, changed))
+
+
+def test_rows_about_neither_candidate_nor_base_are_refused(bench: Bench, tmp_path: Path) -> None:
+    sealed(bench)
+    job = take(bench)
+    suites = {section: getattr(job.document, section).suite for section in SUITES}
+    rows, _ = rows_and_evidence(suites, job.digest, job.policy)
+    extra = make_row(suites["review"], "i0000", "somebody", prompt="p", output="o")
+    with pytest.raises(EvidenceRefused, match="about 'somebody', neither candidate nor base"):
+        bench.run(EVALUATOR, jobs.record_evidence, job_id=job.id, request=posted(bench, job, tmp_path, [*rows, extra]))
+
+
+def test_a_base_that_was_not_asked_everything_is_no_comparison(bench: Bench, tmp_path: Path) -> None:
+    """What a candidate that stopped early could still have gained would be unknown."""
+    sealed(bench)
+    job = take(bench)
+    suites = {section: getattr(job.document, section).suite for section in SUITES}
+    rows, _ = rows_and_evidence(suites, job.digest, job.policy)
+    asked = [row for row in rows if row.suite != suites["forgetting"] or row.item < "i0100"]
+    with pytest.raises(EvidenceRefused, match="the base answered 100 of 600 items; it must answer all"):
+        bench.run(EVALUATOR, jobs.record_evidence, job_id=job.id, request=posted(bench, job, tmp_path, asked))
+
+
+def test_a_run_that_stopped_because_all_was_lost_rejects_like_the_whole(bench: Bench, tmp_path: Path) -> None:
+    sealed(bench)
+    job = take(bench)
+    suites = {section: getattr(job.document, section).suite for section in SUITES}
+    rows, _ = rows_and_evidence(suites, job.digest, job.policy, correct=0)
+    asked = [row for row in rows if row.suite == suites["accuracy"] and row.item < "i0064"]
+    sections = summarise(job.document, asked, "assistant+eot/v1", None)
+    request = posted(bench, job, tmp_path, asked, **sections._asdict())
+    bench.run(EVALUATOR, jobs.record_evidence, job_id=job.id, request=request)
+    report = report_of(bench)
+    assert (state_of(bench), report.verdict) == (State.REJECTED, Verdict.NO_GO)
+    failed = [check for check in report.checks if check.status is Status.FAIL]
+    assert [check.kind for check in failed] == ["accuracy"] and "stopped after 64 of 200" in failed[0].reason
+    assert push_again(bench) is State.REJECTED and bench.rebuilt() == bench.tables()
+
+
+def test_the_evidence_digest_does_not_depend_on_how_long_it_took(bench: Bench) -> None:
+    sealed(bench)
+    job = take(bench)
+    request = bench.measured(job)
+    slower = msgspec.structs.replace(request.evidence, seconds=99.0)
+    bench.run(EVALUATOR, jobs.record_evidence, job_id=job.id, request=msgspec.structs.replace(request, evidence=slower))
+    stored = bench.registry.view().version(NAME, 1)
+    assert stored is not None and stored.evidence is not None and stored.evidence.seconds == 99.0
+    assert stored.evidence_digest == evidence_digest(request.evidence)
+    assert stored.evidence_digest != evidence_digest(msgspec.structs.replace(slower, rows="0" * 64))
+
+
 def posted(bench: Bench, job: Job, folder: Path, rows: list[ItemRow], **changes: Any) -> PostEvidence:
     suites = {section: getattr(job.document, section).suite for section in SUITES}
     _, evidence = rows_and_evidence(suites, job.digest, job.policy)
@@ -263,3 +328,75 @@ def test_only_the_submitter_is_the_submitter_after_a_repetition(bench: Bench) ->
     push_again(bench)
     stored = bench.registry.view().version(NAME, 1)
     assert stored is not None and stored.submitter == CI.person
+
+
+# -- extra suites -------------------------------------------------------------------------------------------------
+
+ARITHMETIC = "arithmetic"
+
+
+@pytest.fixture
+def bench_with_extra(home: Home) -> Iterator[Bench]:
+    """A bench whose policy names an extra suite of forty questions."""
+    with bench_in(home.root) as made:
+        made.create_adapter("another")
+        files = make_suite(ARITHMETIC, "questions", 40)
+        for data in files.values():
+            made.registry.blobs.put(data)
+        request = RegisterSuite(name=ARITHMETIC, files=[entry_of(path, data) for path, data in files.items()])
+        made.run(ADMIN, adapters.register_suite, request=request)
+        rule = ExtraRule(suite=ARITHMETIC, min=0.5, margin=0.2)
+        made.create_adapter(NAME, msgspec.structs.replace(POLICY, extra=[rule]))
+        yield made
+
+
+def extra_request(bench: Bench, job: Job, folder: Path, right: int) -> PostEvidence:
+    """Evidence that satisfies every section, and the extra suite answered with this many right."""
+    suites = {section: getattr(job.document, section).suite for section in SUITES}
+    rows, _ = rows_and_evidence(suites, job.digest, job.policy)
+    (rule,) = job.document.extra
+    for i in range(40):
+        rows.append(make_row(rule.suite, f"i{i:04}", "base", correct=i < 36))
+        rows.append(make_row(rule.suite, f"i{i:04}", correct=i < right, contaminated=False))
+    sections = summarise(job.document, rows, "assistant+eot/v1", None)
+    return posted(bench, job, folder, rows, **sections._asdict())
+
+
+@pytest.mark.parametrize(("right", "state"), [(36, State.IN_REVIEW), (30, State.INCONCLUSIVE), (5, State.REJECTED)])
+def test_an_extra_suite_is_asked_for_pinned_and_judged(
+    bench_with_extra: Bench, tmp_path: Path, right: int, state: State
+) -> None:
+    bench = bench_with_extra
+    sealed(bench)
+    job = take(bench)
+    assert [suite.name for suite in job.suites] == [*(SUITES[section] for section in SUITES), ARITHMETIC]
+    assert job.document.extra[0].suite == job.suites[-1].ref
+    bench.run(EVALUATOR, jobs.record_evidence, job_id=job.id, request=extra_request(bench, job, tmp_path, right))
+    assert state_of(bench) is state
+    assert [check.name for check in report_of(bench).checks[-2:]] == ["accuracy:arithmetic", "forgetting:arithmetic"]
+    assert bench.rebuilt() == bench.tables()
+
+
+def test_a_number_of_an_extra_suite_that_its_rows_contradict_is_refused(
+    bench_with_extra: Bench, tmp_path: Path
+) -> None:
+    bench = bench_with_extra
+    sealed(bench)
+    job = take(bench)
+    request = extra_request(bench, job, tmp_path, 30)
+    (measured,) = request.evidence.extra
+    flattering = msgspec.structs.replace(
+        measured, accuracy=msgspec.structs.replace(measured.accuracy, correct=31, clean_correct=31)
+    )
+    evidence = msgspec.structs.replace(request.evidence, extra=[flattering])
+    with pytest.raises(EvidenceRefused) as refused:
+        bench.run(
+            EVALUATOR,
+            jobs.record_evidence,
+            job_id=job.id,
+            request=msgspec.structs.replace(request, evidence=evidence),
+        )
+    assert refused.value.problems == [
+        "extra[0].accuracy.correct is stated as 31, the rows give 30",
+        "extra[0].accuracy.clean_correct is stated as 31, the rows give 30",
+    ]

@@ -23,21 +23,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.gate.decision import RULES, decide, verdict_of
-from registry.gate.statistics import tango
+from registry.gate.statistics import moments, tango
 from registry.records import (
     Canary,
     Check,
     ContaminationEvidence,
     Evidence,
+    ExtraEvidence,
+    ExtraRule,
     GateReport,
     OutputsEvidence,
+    Pairs,
     Policy,
     RatingRow,
     Status,
     Verdict,
 )
 
-ENGINE_CANARIES = ("noise_floor", "base_beside_adapter", "echo", "finite")
+ENGINE_CANARIES = ("noise_floor", "base_beside_adapter", "echo", "finite", "finish_by_length")
 MEASURED = ("perplexity", "accuracy", "forgetting", "review")
 KINDS = ["inspection", "provenance", "effect", "perplexity", "accuracy", "forgetting", "contamination", "review"]
 # How near to an approval each verdict is.
@@ -186,7 +189,9 @@ def test_items_seen_in_training_do_not_count_as_skill() -> None:
     memorised = make_accuracy(170, clean_n=180, clean_correct=150)
     found = check(judged(lenient, accuracy=memorised), "accuracy")
     assert found.status is Status.INCONCLUSIVE
-    assert (found.observed["correct"], found.observed["n"]) == (150, 180)
+    assert (found.observed["correct"], found.observed["n"], found.observed["left_out"]) == (150, 180, 20)
+    assert found.reason.startswith("83.3% of 180, ")
+    assert found.reason.endswith("(20 items found in the training data left out, 20 of them right: 100.0%)")
 
 
 @pytest.mark.parametrize(
@@ -249,6 +254,202 @@ def test_a_revoked_version_is_no_go_whatever_was_measured() -> None:
 def test_the_worse_of_two_contaminations_of_one_suite_counts() -> None:
     found = [one for n in (0, 100, 1) for one in make_contamination(accuracy=n)]
     assert only(judged(contamination=found), "contamination", Status.FAIL)
+
+
+def test_what_was_learnt_by_heart_does_not_hide_what_was_forgotten() -> None:
+    """Of 600, 40 lost against 40 gained; but the gained ones were all in the training data."""
+    clean = Pairs(n=560, base_correct=400, candidate_correct=360, lost=40, gained=0)
+    assert check(judged(forgetting=make_forgetting(40, 40)), "forgetting").status is Status.PASS
+    found = check(judged(forgetting=make_forgetting(40, 40, clean=clean)), "forgetting")
+    assert found.status is Status.FAIL
+    assert (found.observed["n"], found.observed["lost"], found.observed["left_out"]) == (560, 40, 40)
+    assert "(40 items found in the training data left out)" in found.reason
+
+
+@pytest.mark.parametrize(
+    "clean",
+    [
+        {"n": 601},
+        {"n": 599, "lost": 11},
+        {"lost": 9},
+        {"n": 590, "base_correct": 391, "candidate_correct": 401, "lost": 0},
+        {"n": 0, "base_correct": 0, "candidate_correct": 0, "lost": 0, "gained": 0},
+    ],
+)
+def test_clean_pairs_that_are_no_part_of_all_pairs_are_never_a_pass(clean: dict[str, int]) -> None:
+    whole = {"n": 600, "base_correct": 400, "candidate_correct": 400, "lost": 10, "gained": 10}
+    report = judged(forgetting=make_forgetting(clean=Pairs(**{**whole, **clean})))
+    assert only(report, "forgetting", Status.INVALID)
+
+
+def test_an_adapter_that_rambles_is_not_believed_by_the_start_of_its_answers() -> None:
+    rambling = Canary(name="finish_by_length", passed=False, observed=0.4, limit=0.05, detail="40 % were cut off")
+    report = judged(canaries=[*make_canaries(finish_by_length=None), rambling])
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert check(report, "accuracy").reason == "canary finish_by_length failed: 40 % were cut off"
+
+
+# -- what informs -------------------------------------------------------------------------------------------------
+
+
+def test_flips_are_named_by_their_first_items() -> None:
+    items = [f"q{i}" for i in range(10)]
+    found = check(judged(forgetting=make_forgetting(10, 2, lost_items=items, gained_items=items[:2])), "forgetting")
+    assert found.details[:2] == [
+        "10 answers went from right to wrong: q0, q1, q2, q3, q4, …",
+        "2 answers went from wrong to right: q0, q1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sign", "line"),
+    [
+        (1, "right answers became 0.12 nats per token less likely (0.08 to 0.16)"),
+        (-1, "right answers became 0.12 nats per token more likely (0.08 to 0.16)"),
+    ],
+)
+def test_the_loss_of_the_right_answers_likelihood_has_an_interval(sign: int, line: str) -> None:
+    """By hand: 30 answers of 10 tokens, half 0 and half 2.4 nats: SE = sqrt(30/29 · 30 · 1.2²)/300, t = 1.699."""
+    gold = moments([(sign * 2.4 * (i % 2), 10.0) for i in range(30)])
+    found = check(judged(forgetting=make_forgetting(gold=gold)), "forgetting")
+    assert line in found.details
+    assert found.observed["gold_nats"] == pytest.approx(sign * 0.12)
+    assert found.observed["gold_upper"] == pytest.approx(sign * 0.12 + 1.6991 * 0.022283, abs=1e-5)
+
+
+def test_few_answers_have_no_interval() -> None:
+    gold = moments([(1.0, 10.0)] * 5)
+    found = check(judged(forgetting=make_forgetting(gold=gold)), "forgetting")
+    assert "right answers became 0.10 nats per token less likely, on too few for an interval" in found.details
+    assert "gold_lower" not in found.observed
+
+
+def test_the_divergence_from_the_base_is_told() -> None:
+    kl = moments([(0.6 + 0.1 * (i % 2), 24.0) for i in range(48)])
+    found = check(judged(forgetting=make_forgetting(kl=kl)), "forgetting")
+    assert "on texts of the base, KL(base || adapter) is 0.03 nats per token (0.03 to 0.03)" in found.details
+
+
+def test_shared_words_are_told() -> None:
+    found = check(judged(forgetting=make_forgetting(shared_words=["dragon", "gold"])), "forgetting")
+    assert "questions of lost items have in common: dragon, gold" in found.details
+
+
+@pytest.mark.parametrize("section", ["gold", "kl"])
+@pytest.mark.parametrize("value", [-1e6, 0.0, 1e6])
+def test_what_informs_never_changes_a_status(section: str, value: float) -> None:
+    extreme = moments([(value, 10.0)] * 30)
+    assert judged(forgetting=make_forgetting(**{section: extreme})).verdict is Verdict.GO
+
+
+def test_bits_per_byte_do_not_depend_on_the_tokenizer() -> None:
+    """100 conversations of 20 tokens at 1 nat and 2 nats, in 80 bytes each: 20/80/ln 2 and 40/80/ln 2 bits."""
+    part = make_perplexity(nll=1.0, base_nll=2.0, spread=0.0)
+    mask = "sha256:" + "7" * 64
+    sized = altered(
+        part, mask=mask, candidate_bytes=moments([(20.0, 80.0)] * 100), base_bytes=moments([(40.0, 80.0)] * 100)
+    )
+    found = check(judged(perplexity=sized), "perplexity")
+    assert found.status is Status.PASS and found.observed["mask"] == mask
+    assert found.observed["bits_per_byte"] == pytest.approx(0.25 / math.log(2))
+    assert found.observed["bits_per_byte_upper"] == pytest.approx(0.25 / math.log(2))
+    assert found.observed["bits_per_byte_base"] == pytest.approx(0.5 / math.log(2))
+    assert found.details[0].startswith("0.361 bits per byte (upper bound 0.361), base 0.721")
+    assert "bits_per_byte" not in check(judged(), "perplexity").observed
+
+
+@pytest.mark.parametrize("part", ["candidate_bytes", "base_bytes"])
+@pytest.mark.parametrize("bad", [[(20.0, 80.0)] * 99, [(10.0, 80.0)] * 100, [(math.nan, 80.0)] * 100])
+def test_sums_over_bytes_of_other_scores_are_invalid(part: str, bad: list[tuple[float, float]]) -> None:
+    good = {"candidate_bytes": moments([(20.0, 80.0)] * 100), "base_bytes": moments([(40.0, 80.0)] * 100)}
+    spoilt = altered(make_perplexity(spread=0.0), **{**good, part: moments(bad)})
+    assert only(judged(perplexity=spoilt), "perplexity", Status.INVALID)
+
+
+# -- extra suites -------------------------------------------------------------------------------------------------
+
+ARITHMETIC = "arithmetic@sha256:" + "8" * 64
+BOTH = ExtraRule(suite=ARITHMETIC, min=0.5, margin=0.1)
+
+
+def judged_extra(
+    rule: ExtraRule = BOTH, correct: int = 80, lost: int = 2, gained: int = 2, size: int = 100, **evidence: Any
+) -> GateReport:
+    """A report on an extra suite of 100 items, of which the base knows 80."""
+    measured = ExtraEvidence(
+        suite=ARITHMETIC,
+        accuracy=altered(make_accuracy(correct, 100), suite=ARITHMETIC),
+        forgetting=altered(make_forgetting(lost, gained, 100, 80), suite=ARITHMETIC),
+    )
+    subject = make_subject(make_policy([rule]))
+    subject = subject._replace(suite_sizes={**subject.suite_sizes, ARITHMETIC: size})
+    found = [*make_contamination(), ContaminationEvidence(suite=ARITHMETIC, n=100, contaminated=0)]
+    return decide(subject, make_evidence(**{"extra": [measured], "contamination": found, **evidence}), make_ratings())
+
+
+def named(report: GateReport, name: str) -> Check:
+    return next(one for one in report.checks if one.name == name)
+
+
+def test_each_bound_of_an_extra_suite_is_one_check_more() -> None:
+    report = judged_extra()
+    assert report.verdict is Verdict.GO
+    assert [one.name for one in report.checks[len(KINDS) :]] == ["accuracy:arithmetic", "forgetting:arithmetic"]
+    assert [one.kind for one in report.checks[len(KINDS) :]] == ["accuracy", "forgetting"]
+    for rule, names in ((altered(BOTH, margin=None), ["accuracy"]), (altered(BOTH, min=None), ["forgetting"])):
+        assert [one.kind for one in judged_extra(rule).checks[len(KINDS) :]] == names
+
+
+@pytest.mark.parametrize(
+    ("numbers", "name", "status"),
+    [
+        ({"correct": 58}, "accuracy", Status.INCONCLUSIVE),
+        ({"correct": 40}, "accuracy", Status.FAIL),
+        ({"lost": 10}, "forgetting", Status.INCONCLUSIVE),
+        ({"lost": 40}, "forgetting", Status.FAIL),
+    ],
+)
+def test_an_extra_suite_is_judged_like_the_sections_of_those_names(
+    numbers: dict[str, int], name: str, status: Status
+) -> None:
+    report = judged_extra(**numbers)
+    failed = {one.name: one.status for one in report.checks if one.status is not Status.PASS}
+    assert failed == {f"{name}:arithmetic": status}
+    assert named(report, f"{name}:arithmetic").suite == ARITHMETIC
+
+
+def test_an_extra_suite_that_was_not_measured_is_invalid() -> None:
+    report = judged_extra(extra=[])
+    invalid = {one.name: one.reason for one in report.checks if one.status is Status.INVALID}
+    assert invalid == dict.fromkeys(("accuracy:arithmetic", "forgetting:arithmetic"), "missing from the evidence")
+
+
+def test_an_extra_suite_that_was_not_compared_with_the_base_is_invalid() -> None:
+    alone = ExtraEvidence(suite=ARITHMETIC, accuracy=altered(make_accuracy(80, 100), suite=ARITHMETIC))
+    report = judged_extra(extra=[alone])
+    assert named(report, "accuracy:arithmetic").status is Status.PASS
+    assert named(report, "forgetting:arithmetic").status is Status.INVALID
+
+
+def test_part_of_an_extra_suite_is_not_the_suite() -> None:
+    report = judged_extra(size=101)
+    assert {one.name for one in report.checks if one.status is Status.INVALID} == {
+        "accuracy:arithmetic",
+        "forgetting:arithmetic",
+        "contamination",
+    }
+
+
+@pytest.mark.parametrize(("contaminated", "status"), [(5, Status.PASS), (6, Status.FAIL), (None, Status.INVALID)])
+def test_an_extra_suite_must_not_be_in_the_training_data_either(contaminated: int | None, status: Status) -> None:
+    one = [ContaminationEvidence(suite=ARITHMETIC, n=100, contaminated=contaminated)] if contaminated else []
+    found = check(judged_extra(contamination=[*make_contamination(), *one]), "contamination")
+    assert found.status is status
+
+
+def test_an_extra_suite_waits_like_the_others() -> None:
+    report = decide(make_subject(make_policy([BOTH])), None, [])
+    assert report.verdict is Verdict.PENDING and named(report, "accuracy:arithmetic").status is Status.PENDING
 
 
 # -- review -------------------------------------------------------------------------------------------------------
@@ -544,34 +745,59 @@ NUMBERS = st.fixed_dictionaries(
         "low": st.integers(0, 150),
         "hallucinated": st.integers(0, 15),
         "people": st.integers(2, 4),
+        "extra_correct": st.integers(30, 100),
+        "extra_lost": st.integers(0, 40),
     }
 )
 # Which direction is worse.
 WORSE: dict[str, Callable[[int, int], int]] = {
-    "correct": lambda x, by: max(0, x - by),
-    "lost": lambda x, by: min(400, x + by),
+    "correct": lambda x, by: max(100, x - by),
+    "lost": lambda x, by: min(300, x + by),
     "gained": lambda x, by: max(0, x - by),
     "nll": lambda x, by: x + by,
-    "contaminated": lambda x, by: x + by,
+    "contaminated": lambda x, by: min(100, x + by),
     "low": lambda x, by: x + by,
     "hallucinated": lambda x, by: x + by,
     "people": lambda x, by: max(0, x - by),
+    "extra_correct": lambda x, by: max(0, x - by),
+    "extra_lost": lambda x, by: min(80, x + by),
 }
 
 
-def _verdict(numbers: Numbers) -> Verdict:
+def _verdict(numbers: Numbers, **evidence: Any) -> Verdict:
+    """The contaminated items are ones that were answered right: with them, memory would pass for skill."""
     ratings = [
         altered(row, clarity=3 if i < numbers["low"] else 5, hallucination=i < numbers["hallucinated"])
         for i, row in enumerate(make_ratings(numbers["people"]))
     ]
-    return judged(
-        make_policy(provenance={"max_contaminated": 0.05}),
-        ratings,
-        accuracy=make_accuracy(numbers["correct"]),
-        forgetting=make_forgetting(numbers["lost"], numbers["gained"]),
-        perplexity=make_perplexity(nll=numbers["nll"] / 10, base_nll=3.0),
-        contamination=[ContaminationEvidence(suite=pinned("accuracy"), n=200, contaminated=numbers["contaminated"])],
-    ).verdict
+    correct, lost, gained, dirty = (numbers[key] for key in ("correct", "lost", "gained", "contaminated"))
+    clean = Pairs(
+        n=600 - dirty, base_correct=400 - dirty, candidate_correct=400 - dirty - lost + gained, lost=lost, gained=gained
+    )
+    extra = ExtraEvidence(
+        suite=ARITHMETIC,
+        accuracy=altered(make_accuracy(numbers["extra_correct"], 100), suite=ARITHMETIC),
+        forgetting=altered(make_forgetting(numbers["extra_lost"], 2, 100, 80), suite=ARITHMETIC),
+    )
+    subject = make_subject(make_policy([BOTH]))
+    subject = subject._replace(suite_sizes={**subject.suite_sizes, ARITHMETIC: 100})
+    measured: dict[str, Any] = {
+        "accuracy": make_accuracy(correct, clean_n=200 - dirty, clean_correct=correct - dirty),
+        "forgetting": make_forgetting(lost, gained, clean=clean),
+        "perplexity": make_perplexity(nll=numbers["nll"] / 10, base_nll=3.0),
+        "contamination": [
+            *make_contamination(accuracy=dirty, forgetting=dirty),
+            ContaminationEvidence(suite=ARITHMETIC, n=100, contaminated=0),
+        ],
+        "extra": [extra],
+        **evidence,
+    }
+    return decide(subject, make_evidence(**measured), ratings).verdict
+
+
+def test_the_numbers_of_these_properties_can_come_to_go() -> None:
+    good = {"correct": 200, "lost": 5, "gained": 5, "nll": 10, "contaminated": 0, "low": 0, "hallucinated": 0}
+    assert _verdict({**good, "people": 3, "extra_correct": 90, "extra_lost": 1}) is Verdict.GO
 
 
 @settings(max_examples=120, deadline=None)
@@ -579,6 +805,14 @@ def _verdict(numbers: Numbers) -> Verdict:
 def test_a_worse_number_never_brings_a_verdict_nearer_to_go(numbers: Numbers, key: str, by: int) -> None:
     before, after = _verdict(numbers), _verdict({**numbers, key: WORSE[key](numbers[key], by)})
     assert NEARNESS[after] <= NEARNESS[before]
+
+
+@settings(max_examples=60, deadline=None)
+@given(NUMBERS, st.sampled_from(["adapter_effect", *ENGINE_CANARIES]), st.booleans())
+def test_no_good_numbers_make_up_for_a_canary_that_failed(numbers: Numbers, name: str, missing: bool) -> None:
+    """A failure by numbers that are not believed is no failure either; it is never a go, nor waits for people only."""
+    canaries = make_canaries(**{name: None if missing else False})
+    assert _verdict(numbers, canaries=canaries) in (Verdict.NO_GO, Verdict.INCONCLUSIVE)
 
 
 @settings(max_examples=30, deadline=None)

@@ -2,6 +2,7 @@
 
 import math
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,8 +10,9 @@ import pytest
 from factories import make_policy
 
 from registry.errors import InvalidRequest
-from registry.gate.policy import SUITE_KINDS, check_policy, pin, policy_digest, read_policy
-from registry.records import FileEntry, Policy, ReviewRule, Suite, SuiteKind
+from registry.gate.policy import EXTRA_KINDS, SUITE_KINDS, check_policy, pin, policy_digest, read_policy
+from registry.names import digest_of
+from registry.records import ExtraRule, FileEntry, Policy, ReviewRule, Suite, SuiteKind
 
 # The contract's policy, word for word.
 DOCUMENTED = """
@@ -131,10 +133,12 @@ def test_every_number_of_a_policy_has_bounds() -> None:
     numbers = {
         (section, key)
         for section, values in document.items()
+        if section != "extra"
         for key, value in values.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
     assert numbers == listed
+    assert {name for name in ExtraRule.__struct_fields__ if name != "suite"} == {"min", "margin", "confidence"}
 
 
 def test_every_bad_bound_is_named_at_once() -> None:
@@ -176,7 +180,7 @@ def test_the_digest_of_a_policy_depends_on_every_key_and_on_nothing_else() -> No
     digests = {policy_digest(make_policy())}
     changes = 0
     for section, values in document.items():
-        for key, value in values.items():
+        for key, value in values.items() if section != "extra" else ():
             other = {bool: lambda x: not x, str: lambda x: x + "x", int: lambda x: x + 1, float: lambda x: x + 1.0}
             if key == "rule":
                 continue
@@ -186,3 +190,96 @@ def test_the_digest_of_a_policy_depends_on_every_key_and_on_nothing_else() -> No
     assert len(digests) == changes + 2
     reordered = {key: tomllib.loads(DOCUMENTED)[key] for key in reversed(list(tomllib.loads(DOCUMENTED)))}
     assert policy_digest(msgspec.convert(reordered, Policy)) == policy_digest(Policy())
+
+
+@pytest.mark.parametrize("section", ["latency", "cost"])
+def test_a_metric_that_nobody_measures_is_refused_by_its_name(section: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"unknown field `{section}`.*docs/policy.md"):
+        read_policy(f"[{section}]\nmax = 1.0")
+
+
+# -- extra suites -------------------------------------------------------------------------------------------------
+
+EXTRA = """
+[[extra]]
+suite = "safety/refusals"
+min = 0.9
+[[extra]]
+suite = "arithmetic"
+margin = 0.03
+confidence = 0.9
+"""
+
+
+def test_extra_suites_are_a_list_in_the_policy() -> None:
+    assert read_policy(EXTRA).extra == [
+        ExtraRule(suite="safety/refusals", min=0.9),
+        ExtraRule(suite="arithmetic", margin=0.03, confidence=0.9),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ({}, "extra[0] (arithmetic) asks for nothing; give it `min`, `margin` or both"),
+        ({"min": 1.01}, "extra[0].min = 1.01 is not between 0 and 1"),
+        ({"min": math.nan}, "extra[0].min = nan is not between 0 and 1"),
+        ({"margin": -0.1}, "extra[0].margin = -0.1 is not between 0 and 1"),
+        ({"margin": math.inf}, "extra[0].margin = inf is not between 0 and 1"),
+        ({"min": 0.5, "confidence": 1.0}, "extra[0].confidence = 1.0 is not between 0.5 and 0.9999"),
+        ({"min": 0.5, "confidence": math.nan}, "extra[0].confidence = nan is not between 0.5 and 0.9999"),
+    ],
+)
+def test_an_extra_rule_must_ask_for_something_within_bounds(rule: dict[str, float], says: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        check_policy(Policy(extra=[ExtraRule(suite="arithmetic", **rule)]))
+    assert refused.value.problems == [says]
+
+
+@pytest.mark.parametrize("suite", ["arithmetic", "general-knowledge", "support-desk/pilot"])
+@pytest.mark.parametrize("revision", ["", "@sha256:" + "9" * 64])
+def test_no_suite_has_two_rules(suite: str, revision: str) -> None:
+    """Neither two extra ones, nor one of a section: the names of their checks would be the same."""
+    rules = [ExtraRule(suite="arithmetic", min=0.5), ExtraRule(suite=suite + revision, min=0.6)]
+    with pytest.raises(InvalidRequest) as refused:
+        check_policy(Policy(extra=rules))
+    assert refused.value.problems == [
+        f"extra suite {suite!r} is named 2 times in the policy; each extra suite has one rule"
+    ]
+
+
+@pytest.mark.parametrize("kind", SuiteKind)
+def test_an_extra_suite_is_pinned_and_must_have_right_and_wrong_answers(kind: SuiteKind) -> None:
+    suite = make_suite("arithmetic", kind)
+    newest = {**make_newest(), suite.name: suite, suite.ref: suite}
+    policy = Policy(extra=[ExtraRule(suite="arithmetic", min=0.5)])
+    if kind in EXTRA_KINDS:
+        assert pin(policy, newest).extra == [ExtraRule(suite=suite.ref, min=0.5)]
+        assert pin(pin(policy, newest), newest) == pin(policy, newest)
+    else:
+        with pytest.raises(InvalidRequest, match=rf"extra\[0\].suite 'arithmetic' holds {kind}, but one of questions"):
+            pin(policy, newest)
+
+
+def test_an_extra_suite_that_is_not_registered_is_named_with_the_others() -> None:
+    newest = make_newest()
+    del newest["general-knowledge"]
+    with pytest.raises(InvalidRequest) as refused:
+        pin(Policy(extra=[ExtraRule(suite="arithmetic", min=0.5)]), newest)
+    assert [problem.split(" ")[0] for problem in refused.value.problems] == ["forgetting.suite", "extra[0].suite"]
+
+
+def test_extra_suites_are_part_of_the_digest_and_their_absence_is_not() -> None:
+    """A policy from before there were extra suites keeps its digest."""
+    rules = [ExtraRule(suite="a", min=0.5), ExtraRule(suite="a", min=0.6), ExtraRule(suite="a", margin=0.5)]
+    assert len({policy_digest(Policy()), *(policy_digest(Policy(extra=[rule])) for rule in rules)}) == 4
+    old: Any = msgspec.to_builtins(Policy())
+    del old["extra"]
+    assert policy_digest(Policy()) == digest_of(old)
+
+
+def test_the_documented_extra_suites_are_a_valid_policy_with_every_key() -> None:
+    page = Path(__file__).parents[3] / "docs" / "policy.md"
+    block = page.read_text().split("## Extra suites")[1].split("```toml\n")[1].split("```")[0]
+    assert len(read_policy(block).extra) == 2
+    assert {key for rule in tomllib.loads(block)["extra"] for key in rule} == set(ExtraRule.__struct_fields__)

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from registry.gate.power import POWER, accuracy_power, forgetting_items
-from registry.gate.statistics import tango, wilson
+from registry.gate.statistics import binomial_at_least, tango, wilson
 
 
 @pytest.mark.parametrize("n", [50, 200, 743])
@@ -21,6 +21,45 @@ def test_a_model_of_the_stated_accuracy_passes_in_the_stated_share_of_runs() -> 
     draw = random.Random(1)
     runs = [sum(draw.random() < found.reaches for _ in range(200)) >= found.least_right for _ in range(4000)]
     assert sum(runs) / len(runs) == pytest.approx(POWER, abs=0.03)
+
+
+# Right answers needed, accuracy that gets there in 80 % of runs, and P(pass) at a true accuracy of 85 and of 90 %.
+PLANNED = [
+    (100, 91, 0.927, 0.055, 0.451),
+    (150, 135, 0.916, 0.049, 0.568),
+    (200, 179, 0.909, 0.041, 0.648),
+    (300, 266, 0.900, 0.041, 0.809),
+    (500, 439, 0.889, 0.043, 0.954),
+]
+
+
+@pytest.mark.parametrize(("n", "least", "reaches", "at_85", "at_90"), PLANNED)
+def test_sizes_of_a_suite_of_questions_have_the_power_that_was_planned(
+    n: int, least: int, reaches: float, at_85: float, at_90: float
+) -> None:
+    found = accuracy_power(n, 0.85, 0.95)
+    assert found is not None and found.least_right == least
+    assert found.reaches == pytest.approx(reaches, abs=1.1e-3)
+    assert binomial_at_least(least, n, 0.85) == pytest.approx(at_85, abs=6e-4)
+    assert binomial_at_least(least, n, 0.90) == pytest.approx(at_90, abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("margin", "flips", "items"),
+    [
+        (0.05, 0.05, 124),
+        (0.05, 0.10, 248),
+        (0.05, 0.15, 371),
+        (0.03, 0.05, 344),
+        (0.03, 0.10, 687),
+        (0.03, 0.15, 1031),
+        (0.02, 0.05, 773),
+        (0.02, 0.10, 1546),
+    ],
+)
+def test_a_margin_needs_the_items_that_were_planned(margin: float, flips: float, items: int) -> None:
+    """(z.95 + z.80)² · flips / margin², rounded up, or to the next item in the printed table."""
+    assert forgetting_items(margin, 0.95, flips) in (items, items + 1)
 
 
 @pytest.mark.parametrize(("n", "minimum"), [(1, 0.85), (10, 0.85), (200, 1.0)])

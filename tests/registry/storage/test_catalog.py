@@ -9,7 +9,7 @@ from typing import NamedTuple
 import duckdb
 import msgspec
 import pytest
-from factories import make_entries
+from factories import make_entries, make_row
 from registry_under_test import ADMIN, EVALUATOR, NAME, Bench, Table, bench_in
 
 from registry.commands import jobs, tokens
@@ -289,6 +289,56 @@ def test_rows_that_are_not_parquet_are_refused_and_leave_nothing(bench: Bench) -
     assert bench.registry.journal.head == head and bench.tables() == before
     assert list(bench.home.staging.iterdir()) == []
     bench.run(EVALUATOR, jobs.record_evidence, job_id=job.id, request=good)
+    assert list(bench.home.staging.iterdir()) == []
+
+
+def parquet(folder: Path, columns: str) -> bytes:
+    """One row with these columns, as Parquet."""
+    with duckdb.connect() as db:
+        db.execute(f"COPY (SELECT {columns}) TO '{folder / 'one.parquet'}' (FORMAT parquet)")
+    return (folder / "one.parquet").read_bytes()
+
+
+UNTAGGED = (
+    "'s' AS suite, 'i' AS item, 'candidate' AS subject, 'q' AS prompt, 'a' AS output, true AS correct, "
+    "CAST(NULL AS DOUBLE) AS nll_nats, CAST(3 AS BIGINT) AS n_tokens, 'stop' AS finish, false AS contaminated"
+)
+TAGGED = UNTAGGED + (
+    ", ['t', 'u'] AS tags, CAST(9 AS BIGINT) AS n_bytes, 0.5::DOUBLE AS gold_nll_nats, "
+    "CAST(2 AS BIGINT) AS gold_tokens, 0.1::DOUBLE AS kl_nats, CAST(24 AS BIGINT) AS kl_tokens"
+)
+
+
+@pytest.mark.parametrize("columns", [UNTAGGED, TAGGED], ids=["before tags", "now"])
+def test_rows_of_both_layouts_are_read_and_folded(bench: Bench, tmp_path: Path, columns: str) -> None:
+    """A journal from before there were tags names blobs without them, and must still fold."""
+    sha256 = bench.registry.blobs.put(parquet(tmp_path, columns))
+    expected = make_row("s", "i", prompt="q", output="a", correct=True, n_tokens=3, finish="stop", contaminated=False)
+    scores = {"n_bytes": 9, "gold_nll_nats": 0.5, "gold_tokens": 2, "kl_nats": 0.1, "kl_tokens": 24}
+    changes = {"tags": []} if columns == UNTAGGED else {"tags": ["t", "u"], **scores}
+    expected = msgspec.structs.replace(expected, **changes)
+    catalog = bench.registry._catalog
+    assert catalog.read_rows(sha256) == [expected]
+    with catalog.transaction() as view:
+        catalog.load_items(view._db, sha256, NAME, 1)
+    assert bench.registry.view().items(NAME, 1, "s", "", 10) == [expected]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        TAGGED.replace("['t', 'u']", "'t'"),
+        TAGGED.replace("CAST(9 AS BIGINT)", "CAST(9 AS DOUBLE)"),
+        TAGGED + ", 1 AS more",
+        TAGGED.partition(", CAST(24")[0],
+        UNTAGGED.partition(", false")[0],
+    ],
+    ids=["tags of text", "bytes of another type", "one more", "one less", "less than ever"],
+)
+def test_rows_of_any_other_layout_are_refused(bench: Bench, tmp_path: Path, columns: str) -> None:
+    sha256 = bench.registry.blobs.put(parquet(tmp_path, columns))
+    with pytest.raises(EvidenceRefused, match="the per-item rows have columns"):
+        bench.registry._catalog.read_rows(sha256)
     assert list(bench.home.staging.iterdir()) == []
 
 

@@ -26,7 +26,9 @@ TAGS = set(
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """support-bot/1 is approved, /2 in review, team/other/1 waits, evil-bot/1 says <script> wherever it can."""
+    """support-bot/1 is approved, /2 in review, team/other/1 waits, evil-bot/1 says <script> wherever it can,
+    lost-bot/1 has forgotten too much.
+    """
     rows = tmp_path_factory.mktemp("rows")
     with running(Home(tmp_path_factory.mktemp("web") / "home")) as found:
         found.create_adapter()
@@ -34,6 +36,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         found.submit(fill=2)
         found.evaluate(rows)
         make_evil(found, rows)
+        found.create_adapter("lost-bot")
+        found.submit("lost-bot", fill=5)
+        found.evaluate(rows, lost=150)
         found.create_adapter("team/other")
         found.submit("team/other", fill=4)
         yield found
@@ -187,7 +192,7 @@ def test_the_cookie_opens_pages_only(site: Site) -> None:
 def test_the_overview_shows_every_version_with_its_state(site: Site) -> None:
     page = check_page(browse(site, "/"))
     assert links(page) == {
-        f"/adapters/{ref}" for ref in ("support-bot/1", "support-bot/2", "evil-bot/1", "team/other/1")
+        f"/adapters/{ref}" for ref in ("support-bot/1", "support-bot/2", "evil-bot/1", "lost-bot/1", "team/other/1")
     }
     for text in ("approved", "in review", "submitted", "@approved", "ci person", "· admin"):
         assert text in page.text
@@ -216,6 +221,20 @@ def test_whatever_others_wrote_is_text(site: Site) -> None:
     missing = browse(site, "/adapters/%3Cscript%3Ealert(1)%3C%2Fscript%3E/1")
     assert missing.status_code == 404 and "<script" not in missing.text
     check_page(browse(site, "/adapters/%3Cscript%3Ealert(1)/1"), 404)
+
+
+def test_a_version_shows_what_explains_its_numbers_and_every_tag(site: Site) -> None:
+    report = site.client("admin").gate("lost-bot/1")
+    page = check_page(browse(site, "/adapters/lost-bot/1"))
+    text = " ".join(page.text.split())
+    details = [line for check in report.checks for line in check.details]
+    assert details and all(line in text for line in details)
+    slices = [(check, one) for check in report.checks for one in check.slices]
+    assert {(check.kind, one.alarm) for check, one in slices} == {("accuracy", False), ("forgetting", True)}
+    assert "forgetting t 600 change -23.3%" in text and "accuracy t 200 95.0% right 1 " in text
+    assert text.count("Alarm: t, change -23.3% of 600 items") == 1 and text.count("Alarm:") == 1
+    waiting = check_page(browse(site, "/adapters/team/other/1")).text
+    assert "By tag" not in waiting and "Alarm" not in waiting
 
 
 def test_a_consumer_sees_approved_versions_and_a_reviewer_none_in_review(site: Site) -> None:

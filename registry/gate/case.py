@@ -1,0 +1,106 @@
+"""What the gate's rules look at and how they answer, and why a part of the evidence may not be judged at all. Pure."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from registry.records import Check, Evidence, Plain, Policy, RatingRow, SliceReport, Status
+
+# Every run must report these; the first says something about the adapter, the others whether numbers can be believed.
+EFFECT_CANARY = "adapter_effect"
+ENGINE_CANARIES = ("noise_floor", "base_beside_adapter", "echo", "finite", "finish_by_length")
+
+
+class Subject(NamedTuple):
+    """What is judged: a sealed version, its pinned policy and what is known without measuring."""
+
+    ref: str
+    digest: str
+    policy_digest: str
+    policy: Policy
+    sealed: bool
+    has_training_record: bool
+    suite_sizes: dict[str, int]  # items in each pinned suite, by `name@digest`
+    warnings: Sequence[str] = ()
+    failure: str | None = None  # why the last attempt to measure it was given up
+    revoked: bool = False
+
+
+class Case(NamedTuple):
+    subject: Subject
+    evidence: Evidence | None
+    ratings: Sequence[RatingRow]
+
+
+class Draft(NamedTuple):
+    """A check without its outcome. `about`: the extra suite it is about, where there is more than one of its kind."""
+
+    kind: str
+    required: dict[str, Plain]
+    suite: str | None = None
+    about: str | None = None
+    details: Sequence[str] = ()
+    slices: Sequence[SliceReport] = ()
+
+    def to(self, status: Status, reason: str, **observed: Plain) -> Check:
+        finite = {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in observed.items()}
+        return Check(
+            name=f"{self.kind}:{self.about}" if self.about else self.kind,
+            kind=self.kind,
+            status=status,
+            reason=reason,
+            observed=finite,
+            required=self.required,
+            suite=self.suite,
+            details=list(self.details),
+            slices=list(self.slices),
+        )
+
+
+def unmeasured(case: Case) -> tuple[Status, str]:
+    if case.subject.failure is None:
+        return Status.PENDING, "not evaluated yet"
+    return Status.INVALID, f"the evaluation failed: {case.subject.failure}; push the same files to measure them again"
+
+
+def foreign(case: Case, evidence: Evidence) -> str | None:
+    """Why this evidence says nothing about this version, or None."""
+    if evidence.manifest == case.subject.digest:
+        return None
+    return f"measured on {evidence.manifest}, this version is {case.subject.digest}"
+
+
+def distrust(evidence: Evidence) -> str | None:
+    """Why no number of this run may be believed, or None."""
+    for name in ENGINE_CANARIES:
+        found = [canary for canary in evidence.canaries if canary.name == name]
+        if not found:
+            return f"canary {name} was not run"
+        for canary in found:
+            measured = math.isfinite(canary.observed) and math.isfinite(canary.limit)
+            if not (canary.passed and measured and canary.observed <= canary.limit):
+                return f"canary {name} failed: {canary.detail}"
+    return None
+
+
+def unusable(
+    case: Case, suite: str, measured_on: str | None, n: int | None, *, measured: bool = True, hopeless: bool = False
+) -> tuple[Status, str] | None:
+    """Why this part of the evidence cannot be judged, or None: missing, another suite, incomplete, distrusted.
+
+    measured: the engine had a part in it. hopeless: no answer to items that were not asked could avert a failure.
+    """
+    if case.evidence is None:
+        return unmeasured(case)
+    if stranger := foreign(case, case.evidence):
+        return Status.INVALID, stranger
+    if measured_on is None or n is None:
+        return Status.INVALID, "missing from the evidence"
+    if measured_on != suite:
+        return Status.INVALID, f"measured on {measured_on}, the policy asks for {suite}"
+    size = case.subject.suite_sizes.get(suite)
+    if not n or not size or not (n == size or (hopeless and n < size)):
+        return Status.INVALID, f"covers {n} of the suite's {size} items; all are needed"
+    if measured and (doubt := distrust(case.evidence)):
+        return Status.INVALID, doubt
+    return None

@@ -1,0 +1,48 @@
+"""What is said about a suite before it is measured: held against the gate's own statistics and the policy's rules."""
+
+import math
+import random
+
+import pytest
+
+from registry.gate.power import POWER, perplexity_change, what_it_shows
+from registry.gate.statistics import clustered_ratio, moments
+from registry.records import AccuracyRule, ExtraRule, ForgettingRule, Policy, SuiteKind
+
+
+def test_a_change_of_perplexity_of_the_stated_size_is_found_in_the_stated_share_of_runs() -> None:
+    change = perplexity_change(100, 0.95)
+    assert change is not None
+    draw = random.Random(3)
+    found = 0
+    for _ in range(1500):
+        clusters = [(20 * draw.gauss(math.log1p(change), 0.1), 20.0) for _ in range(100)]
+        found += clustered_ratio(moments(clusters), 0.95).lower > 0
+    assert found / 1500 == pytest.approx(POWER, abs=0.04)
+
+
+def test_fewer_conversations_than_an_interval_needs_show_nothing() -> None:
+    assert perplexity_change(19, 0.95) is None
+    [line] = what_it_shows("x", SuiteKind.CONVERSATIONS, 19, Policy())
+    assert "bear no interval; 20 are needed" in line
+    with pytest.raises(ValueError, match="20 are needed"):
+        clustered_ratio(moments([(1.0, 1.0)] * 19), 0.95)
+
+
+def test_each_rule_that_names_a_suite_says_what_it_can_show() -> None:
+    extra = ExtraRule(suite="refusals@sha256:" + "1" * 64, min=0.5, margin=0.1)
+    shown = what_it_shows("refusals", SuiteKind.REFUSALS, 120, Policy(extra=[extra]))
+    assert len(shown) == 2 and "must be right for 50%" in shown[0] and "a margin of 10%" in shown[1]
+    only = what_it_shows("refusals", SuiteKind.REFUSALS, 120, Policy(extra=[ExtraRule(suite="refusals", margin=0.1)]))
+    assert only == shown[1:]
+
+
+def test_a_suite_that_no_rule_names_is_measured_against_the_main_limits_and_says_so() -> None:
+    policy = Policy(accuracy=AccuracyRule(min=0.7), forgetting=ForgettingRule(margin=0.02))
+    shown = what_it_shows("other", SuiteKind.CHOICES, 200, policy)
+    assert shown[0].startswith("no rule of the policy names it") and "70%" in shown[1] and "2%" in shown[2]
+
+
+def test_a_margin_of_nothing_is_said_to_be_unreachable() -> None:
+    policy = Policy(forgetting=ForgettingRule(margin=0.0))
+    assert "no number of items" in what_it_shows("general-knowledge", SuiteKind.QUESTIONS, 743, policy)[1]
