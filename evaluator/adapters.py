@@ -39,7 +39,8 @@ def check_adapter(folder: Path, base_tensors: Mapping[str, Sequence[int]]) -> in
                         f"tensor {name} of the adapter holds NaN or infinity, so every score would; train with a "
                         "smaller learning rate"
                     )
-        return served_rank(int(json.loads((folder / "adapter_config.json").read_text())["r"]))
+        config = json.loads((folder / "adapter_config.json").read_text())
+        return served_rank(max(int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values()), 1))
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise InvalidRequest(f"the adapter's files cannot be read ({error}); push it again") from None
 

@@ -5,7 +5,8 @@ the job's, adapters get a name made of their content, and every parameter of sam
 generation config cannot supply one.
 
     VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 python -m vllm.entrypoints.openai.api_server --model DIRECTORY --uds vllm.sock \\
-        --enable-lora --max-lora-rank 16 --lora-target-modules q_proj k_proj v_proj o_proj gate_proj up_proj down_proj
+        --generation-config vllm --enable-lora --max-lora-rank 16 \\
+        --lora-target-modules q_proj k_proj v_proj o_proj gate_proj up_proj down_proj
     engine = VllmServer("unix:/run/vllm.sock", settings)
 """
 
@@ -143,20 +144,21 @@ class VllmServer:
     def score(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Scores]]:
         # One beside the token's own: ranks count ties against a token, and bf16 has many.
         body = {"max_tokens": 1, "temperature": 0, "prompt_logprobs": 1}
-        return self._ask(prompts, lambda _: body, self._scores)
+        return self._ask(prompts, body, self._scores)
 
     def generate(
         self, prompts: Sequence[Prompt], max_tokens: int, stops: Sequence[str] = ()
     ) -> Iterator[tuple[int, Answer]]:
         body = {"max_tokens": max_tokens, "temperature": 0, "stop": list(stops)}
-        return self._ask(prompts, lambda _: body, lambda _, choice: self._answer(choice, max_tokens))
+        return self._ask(prompts, body, lambda _, choice: self._answer(choice, max_tokens))
 
     def sample(self, prompts: Sequence[Prompt], max_tokens: int, seed: int) -> Iterator[tuple[int, Answer]]:
-        def body(index: int) -> dict[str, Any]:
-            return {"max_tokens": max_tokens, "temperature": 1, "seed": seed + index}
-
-        # A request has one seed, and so one prompt.
-        return self._ask(prompts, body, lambda _, choice: self._answer(choice, max_tokens), together=1)
+        # A request has one seed, and so one prompt. One after the other: a prompt with a seed that is read in two
+        # steps, because others fill the first, ends vLLM 0.32 on CPU.
+        for index, one in enumerate(prompts):
+            body = {"max_tokens": max_tokens, "temperature": 1, "seed": seed + index, "model": self._model(one.adapter)}
+            found = self._complete([list(one.ids)], body)
+            yield index, self._answer(found.choices[0], max_tokens)
 
     def choose(self, prompts: Sequence[Prompt], options: Sequence[int]) -> Iterator[tuple[int, list[float]]]:
         body = {
@@ -166,7 +168,7 @@ class VllmServer:
             "logprob_token_ids": list(options),
             "return_tokens_as_token_ids": True,
         }
-        return self._ask(prompts, lambda _: body, lambda _, choice: self._chosen(choice, options))
+        return self._ask(prompts, body, lambda _, choice: self._chosen(choice, options))
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -181,17 +183,16 @@ class VllmServer:
     def _ask(
         self,
         prompts: Sequence[Prompt],
-        body: Callable[[int], dict[str, Any]],
+        body: dict[str, Any],
         result: Callable[[Sequence[int], _Choice], T],
-        together: int = _PROMPTS_PER_REQUEST,
     ) -> Iterator[tuple[int, T]]:
-        """Some requests in flight, results as they come. `body` is that of the request whose first prompt is given."""
+        """Some requests in flight, results as they come."""
         models = {adapter: self._model(adapter) for adapter in {one.adapter for one in prompts}}
         flying = {}
-        for chunk in _chunks([models[one.adapter] for one in prompts], together):
+        for chunk in _chunks([models[one.adapter] for one in prompts], _PROMPTS_PER_REQUEST):
             ids = [list(prompts[index].ids) for index in chunk]
             model = models[prompts[chunk[0]].adapter]
-            flying[self._pool.submit(self._complete, ids, {**body(chunk[0]), "model": model})] = chunk
+            flying[self._pool.submit(self._complete, ids, {**body, "model": model})] = chunk
         try:
             for done in as_completed(flying):
                 for index, choice in zip(flying[done], done.result().choices, strict=True):
@@ -359,16 +360,16 @@ def _checked_base(wire: Wire, settings: EngineSettings) -> _Model:
 def _checked_settings(wire: Wire) -> _Told:
     """What a server in development mode tells of its settings; others tell nothing.
 
-    A generation config of its own may end answers at other tokens, which no request can undo.
+    A generation config may end answers at other tokens, which no request can undo.
     """
     reply = wire.get("/server_info?config_format=json")
     if reply.status != 200:
         return _Told()
     found = wire.read(reply, _ServerInfo)
     model = found.vllm_config.model_config
-    if model.generation_config not in ("auto", "vllm") or model.override_generation_config:
+    if model.generation_config != "vllm" or model.override_generation_config:
         raise EngineRefused(
-            f"{wire.address} has a generation config of its own ({model.generation_config}, "
+            f"{wire.address} has a generation config ({model.generation_config}, "
             f"{model.override_generation_config}); start it with --generation-config vllm and no override"
         )
     return _Told(

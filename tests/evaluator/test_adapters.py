@@ -56,6 +56,11 @@ def test_weights_larger_than_what_is_read_at_once_are_read_to_the_end(
         check_adapter(write(tmp_path, with_number("F32", NONE["F32"][0], 0)), BASE_TENSORS)
 
 
+def test_the_largest_rank_of_any_module_decides(tmp_path: Path) -> None:
+    folder = write(tmp_path, make_weights(), rank_pattern={"q_proj": 40, "v_proj": 4})
+    assert check_adapter(folder, BASE_TENSORS) == 64
+
+
 def test_the_rank_is_the_one_that_an_engine_must_be_started_with(tmp_path: Path) -> None:
     assert check_adapter(write(tmp_path, make_weights(make_tensors(12)), r=12), BASE_TENSORS) == 16
 

@@ -122,7 +122,7 @@ def test_the_fingerprint_goes_by_what_the_server_is(base: Path, connect: Connect
 def test_a_server_in_development_mode_tells_more(base: Path, connect: Connect) -> None:
     told = {
         "vllm_config": {
-            "model_config": {"dtype": "torch.float16", "generation_config": "auto", "override_generation_config": {}},
+            "model_config": {"dtype": "torch.float16", "generation_config": "vllm", "override_generation_config": {}},
             "device_config": {"device": "cuda"},
         },
         "system_env": {"torch_version": "2.13.0"},
@@ -154,6 +154,7 @@ def test_a_token_is_greedy_unless_another_is_likelier(base: Path, connect: Conne
         ({"version": "dev"}, "0.30 or newer is needed"),
         ({"longest": 512}, "--max-model-len 1024"),
         ({"info": {"vllm_config": {"model_config": {"generation_config": "/other"}}}}, "--generation-config vllm"),
+        ({"info": {"vllm_config": {"model_config": {"generation_config": "auto"}}}}, "--generation-config vllm"),
         (
             {"info": {"vllm_config": {"model_config": {"override_generation_config": {"max_new_tokens": 9}}}}},
             "max_new_tokens",
