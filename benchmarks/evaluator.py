@@ -12,6 +12,7 @@ raw vLLM        `LLM.generate` on every prompt that this worker sent to its engi
 lm-eval …       the same conversations (one document per assistant turn), questions and limits through lm-eval's own
                 evaluator. Each subject is loaded by itself, as lm-eval does it. vLLM with the LoRA operations it ships.
 
+Start is everything up to a loaded model; raw vLLM's and lm-eval's have answered a first request of each kind by then.
 Slow backends see a sample of each suite and are scaled up, which the table says. Memory is the resident set of a
 backend's whole process tree, shared pages counted in each process.
 """

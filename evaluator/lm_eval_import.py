@@ -62,6 +62,8 @@ def import_task(file: Path, name: str, metric: str) -> Imported:
     Raises InvalidRequest for a task that runs code, needs data from elsewhere, or has no such metric.
     """
     config = _read_file(file, ())
+    if not isinstance(config.get("task"), str):
+        raise InvalidRequest(f"{file} names no task; write `task: NAME`, and import the tasks of a group one by one")
     name_of_metric, _, name_of_filter = metric.partition(",")
     asked = {key: value for key, value in config.items() if key not in _LEFT_OUT and value is not None}
     asked["filter_list"] = _chosen_filter(config, name_of_filter)
@@ -85,8 +87,9 @@ def import_task(file: Path, name: str, metric: str) -> Imported:
         for number, doc in enumerate(docs)
         if doc not in examples
     ]
+    shown = [{key: value for key, value in one.items() if value is not None} for one in examples]
     found = Imported(
-        _suite_toml(name, str(asked["task"]), int(max_tokens), LmEvalTask(text, name_of_metric, examples)),
+        _suite_toml(name, str(asked["task"]), int(max_tokens), LmEvalTask(text, name_of_metric, shown)),
         "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in items),
     )
     _check_judged(read_suite({"suite.toml": found.suite_toml.encode(), "items.jsonl": found.items_jsonl.encode()}))
@@ -124,7 +127,7 @@ def _documents(file: Path, config: Mapping[str, Any]) -> tuple[list[dict[str, ob
         raise
     except Exception as error:  # lm-eval and datasets raise whatever comes
         raise InvalidRequest(f"{file}: lm-eval cannot load it: {type(error).__name__}: {error}") from None
-    return [_plain(one) for one in docs], [_without_null(_plain(one)) for one in examples]
+    return [_plain(one) for one in docs], [_plain(one) for one in examples]
 
 
 def _beside(file: Path, given: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -148,10 +151,6 @@ def _plain(doc: dict[str, object]) -> dict[str, object]:
     except (TypeError, ValueError) as error:
         raise InvalidRequest(f"document {short(doc)} is not plain JSON: {error}; write its values as text") from None
     return found
-
-
-def _without_null(doc: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in doc.items() if value is not None}
 
 
 def _chosen_filter(config: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

@@ -262,6 +262,6 @@ def read_yaml(text: str) -> dict[str, Any]:
                 "put what it computes into the data"
             ) from None
         raise InvalidRequest(f"the task's YAML cannot be read: {reason}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("task", ""), str):
-        raise InvalidRequest("a task is a YAML table with `task: NAME`; groups of tasks are imported one by one")
+    if not isinstance(config, dict):
+        raise InvalidRequest(f"a task's YAML is a table of settings, not {type(config).__name__}")
     return config

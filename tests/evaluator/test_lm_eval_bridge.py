@@ -150,6 +150,16 @@ def test_a_document_that_is_shown_as_an_example_is_not_asked(write: Callable[[st
     assert len(asked) == 3 and not [one for one in content.head.lm_eval.fewshot if one in asked]
 
 
+def test_an_example_without_a_value_is_no_question_either(write: Callable[[str], Path]) -> None:
+    text = OPEN.replace("fewshot_split: train", "fewshot_split: test").replace(", train: train.json", "")
+    file = write(text.replace('"{{capital}}"', '"{{country}}"'))
+    rows = [{"country": country, "capital": None} for country, _ in CAPITALS]
+    (file.parent / "test.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    content = suite_of(import_task(file, "c", "exact_match"))
+    assert content.head.lm_eval is not None and len(content.items) == 3
+    assert all(set(one) == {"country"} for one in content.head.lm_eval.fewshot)
+
+
 def test_a_task_is_read_with_what_it_includes_and_its_own_settings_win(write: Callable[[str], Path]) -> None:
     file = write("include: shared.yaml\ntask: narrow\n")
     (file.parent / "shared.yaml").write_text(OPEN)
@@ -196,6 +206,7 @@ def test_the_command_writes_a_suite_and_overwrites_none(
         ({"dataset_path": "allenai/arc"}, "dataset_path allenai/arc would be looked for on a hub"),
         ({"dataset_kwargs": "{data_files: {test: https://example.org/x.json}}"}, "is no file beside it"),
         ({"output_type": "loglikelihood_rolling"}, "output_type loglikelihood_rolling has no 0 or 1"),
+        ({"task": "[one, two]"}, "names no task"),
         ({"repeats": "4"}, "repeats: not supported"),
         ({"generation_kwargs": "{until: [x], do_sample: true}"}, "drawn answers differ from run to run"),
         ({"generation_kwargs": "{until: [x], top_k: 4}"}, "generation_kwargs top_k: answers are greedy"),
