@@ -1,6 +1,6 @@
 """Items per second of an evaluation: tunegate's worker beside raw vLLM and lm-evaluation-harness with its backends.
 
-    python -m benchmarks.evaluator [--base DIR --adapter DIR --adapter DIR] [--items N] [--repeats 3] [--slow-items 16]
+    python -m benchmarks.evaluator [--base DIR --adapter DIR --adapter DIR] [--items N] [--repeats 3] [--slow-items N]
 
 The work is the default gate's: held-out conversations for base and candidate, domain questions for the candidate,
 general knowledge for base and candidate; an item counts once for each of them it is put to.
@@ -13,8 +13,10 @@ lm-eval …       the same conversations (one document per assistant turn), ques
                 evaluator. Each subject is loaded by itself, as lm-eval does it. vLLM with the LoRA operations it ships.
 
 Start is everything up to a loaded model; raw vLLM's and lm-eval's have answered a first request of each kind by then.
-Slow backends see a sample of each suite and are scaled up, which the table says. Memory is the resident set of a
-backend's whole process tree, shared pages counted in each process.
+lm-eval's backends see a sample of each suite, which the table says. Only the time inside the model is scaled up to all
+items; what lm-eval spends around it (loading the data, describing the machine) is paid once a task and is counted once.
+Ratios are of speeds: above 1, tunegate is faster. Memory is the resident set of a backend's whole process tree, shared
+pages counted in each process.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from typing import Any, NamedTuple
 
 import psutil
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from evaluator.vllm_process import served_rank
@@ -61,7 +64,13 @@ WORK = (
     ("general", "base"),
     ("general", "candidate"),
 )
-HARNESSES = ("lm-eval vllm", "lm-eval vllm, LoRA as documented", "lm-eval hf", "lm-eval local-completions")
+# Items of each suite that lm-eval's backends see: enough to fill the sequences that a backend computes at once.
+HARNESSES = {
+    "lm-eval vllm": 64,
+    "lm-eval vllm, LoRA as documented": 64,
+    "lm-eval hf": 16,
+    "lm-eval local-completions": 16,
+}
 BACKENDS = ("tunegate", "raw vLLM", *HARNESSES)
 
 
@@ -76,13 +85,18 @@ class Spec(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Seconds from process start to a loaded model, and of the work after it, scaled from `sample` items if given."""
+    """Seconds from process start to a loaded model, and of the work after it.
+
+    sample: items of each suite from which the work was scaled up; None where all were asked. fixed: seconds of the work
+    that were not scaled, being the same for any number of items.
+    """
 
     start: float
     work: float
     prompt_tokens: int
     peak_bytes: int
     sample: int | None = None
+    fixed: float = 0.0
     first_item: float | None = None
     second_candidate: float | None = None
     failure: str | None = None
@@ -93,7 +107,9 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="base model; default: the demo's")
     parser.add_argument("--adapter", type=Path, action="append", default=[], help="up to two candidates")
     parser.add_argument("--items", type=int, help="only the first N items of each suite")
-    parser.add_argument("--slow-items", type=int, default=16, help="items of each suite that lm-eval's backends see")
+    parser.add_argument(
+        "--slow-items", type=int, help="items of each suite for lm-eval's backends; 0: all; default: 64 or 16"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="runs of tunegate and raw vLLM; medians are shown")
     parser.add_argument("--only", action="append", choices=BACKENDS, help="backends to run; default: all")
     asked = parser.parse_args()
@@ -103,8 +119,10 @@ def main() -> None:
         found: dict[str, list[Outcome]] = {}
         for name in asked.only or BACKENDS:
             times = asked.repeats if name in ("tunegate", "raw vLLM") else 1
-            found[name] = [_measure(name, spec, asked.slow_items) for _ in range(times)]
-            _say(name, found[name])
+            found[name] = []
+            for run in range(times):
+                found[name].append(_measure(name, spec, asked.slow_items))
+                _say(f"{name}, run {run + 1} of {times}", found[name][-1])
         _print(found, spec)
 
 
@@ -135,7 +153,7 @@ def _spec(base: Path, adapters: list[Path], items: int | None, folder: Path) -> 
     return Spec(base, adapters, suites, counts, folder)
 
 
-def _measure(name: str, spec: Spec, slow_items: int) -> Outcome:
+def _measure(name: str, spec: Spec, slow_items: int | None) -> Outcome:
     match name:
         case "tunegate":
             return _tunegate(spec)
@@ -145,7 +163,8 @@ def _measure(name: str, spec: Spec, slow_items: int) -> Outcome:
             given = {"calls": str(spec.folder / "calls.json"), "adapter": str(spec.adapters[0])}
             return _outcome(_run("raw", given, spec, "tunegate"))
         case _:
-            return _harness(name, spec, slow_items)
+            most = HARNESSES[name] if slow_items is None else slow_items
+            return _harness(name, spec, most or max(spec.items.values()))
 
 
 def _tunegate(spec: Spec) -> Outcome:
@@ -176,11 +195,11 @@ def _publish(site: Site, spec: Spec) -> None:
         push(uploader, spec.adapters[0], "bench")
 
 
-def _harness(name: str, spec: Spec, slow_items: int) -> Outcome:
-    """lm-eval on a sample: base and candidate each in a process, their times scaled to all items and added."""
-    tasks = spec.folder / "tasks"
+def _harness(name: str, spec: Spec, sample: int) -> Outcome:
+    """lm-eval on so many items of each suite: base and candidate each in a process, their times added."""
+    tasks = spec.folder / f"tasks-{sample}"
     if not tasks.exists():
-        _write_tasks(spec, tasks, slow_items)
+        _write_tasks(spec, tasks, sample)
     outcomes = []
     for subject in ("base", "candidate"):
         given = {
@@ -194,22 +213,28 @@ def _harness(name: str, spec: Spec, slow_items: int) -> Outcome:
         found, peak, failure = _run("harness", given, spec, "")
         if failure:
             return Outcome(0, 0, 0, peak, failure=f"{subject}: {failure}")
-        scale = {suite: spec.items[suite] / min(slow_items, spec.items[suite]) for suite in given["ask"]}
-        outcomes.append(
-            Outcome(
-                found["start"],
-                sum(one["seconds"] * scale[suite] for suite, one in found["tasks"].items()),
-                round(sum(one["prompt_tokens"] * scale[suite] for suite, one in found["tasks"].items())),
-                peak,
-            )
-        )
-    scaled = any(count > slow_items for count in spec.items.values())
+        outcomes.append(_scaled(found, spec.items, sample, peak))
     return Outcome(
         sum(one.start for one in outcomes),
         sum(one.work for one in outcomes),
         sum(one.prompt_tokens for one in outcomes),
         max(one.peak_bytes for one in outcomes),
-        sample=slow_items if scaled else None,
+        sample=sample if any(one.sample for one in outcomes) else None,
+        fixed=sum(one.fixed for one in outcomes),
+    )
+
+
+def _scaled(found: dict[str, Any], items: dict[str, int], sample: int, peak: int) -> Outcome:
+    """What all items would have taken: the model's seconds grow with them, what lm-eval does around it does not."""
+    scale = {suite: items[suite] / min(sample, items[suite]) for suite in found["tasks"]}
+    fixed = sum(one["fixed"] for one in found["tasks"].values())
+    return Outcome(
+        found["start"],
+        fixed + sum(one["model"] * scale[suite] for suite, one in found["tasks"].items()),
+        round(sum(one["prompt_tokens"] * scale[suite] for suite, one in found["tasks"].items())),
+        peak,
+        sample=sample if any(one > 1 for one in scale.values()) else None,
+        fixed=fixed,
     )
 
 
@@ -341,9 +366,8 @@ def _outcome(run: tuple[dict[str, Any], int, str | None]) -> Outcome:
 # -- the tables ---------------------------------------------------------------------------------------------------
 
 
-def _say(name: str, outcomes: Sequence[Outcome]) -> None:
-    times = ", ".join(one.failure or f"{one.start:.1f} + {one.work:.1f} s" for one in outcomes)
-    Console().print(f"{name}: {times}", style="dim", highlight=False)
+def _say(run: str, one: Outcome) -> None:
+    print(f"{run}: {one.failure or f'start {one.start:.1f} s, work {one.work:.1f} s'}", flush=True)
 
 
 def _print(found: dict[str, list[Outcome]], spec: Spec) -> None:
@@ -352,46 +376,57 @@ def _print(found: dict[str, list[Outcome]], spec: Spec) -> None:
     console, floor = Console(width=120, highlight=False), _median(found.get("raw vLLM", []))
     console.print(f"{spec.base.name}, {len(os.sched_getaffinity(0))} cores; {items} items: {sizes}", soft_wrap=True)
     table = Table(box=None)
-    for column in ("", "items/s", "prompt tok/s", "work s", "start s", "peak GiB", "work/raw", "measured"):
-        table.add_column(column, justify="right" if column not in ("", "measured") else "left")
+    for column in ("", "items/s", "prompt tok/s", "work s", "of it fixed", "start s", "peak GiB", "of raw's speed"):
+        table.add_column(column, justify="right" if column else "left")
+    table.add_column("measured", overflow="fold")
     for name, outcomes in found.items():
         one = _median(outcomes)
         if one is None:
-            table.add_row(name, *["–"] * 6, "failed, see below")
+            table.add_row(name, *["–"] * 7, escape(f"failed: {outcomes[0].failure}"))
             continue
-        how = f"scaled from {one.sample} items a suite" if one.sample else f"median of {len(outcomes)}"
         table.add_row(
             name,
             f"{items / one.work:.2f}",
             f"{one.prompt_tokens / one.work:.0f}",
             f"{one.work:.1f}",
+            f"{one.fixed:.1f}" if name in HARNESSES else "–",
             f"{one.start:.1f}",
             f"{one.peak_bytes / 2**30:.1f}",
-            f"{one.work / floor.work:.2f}" if floor else "–",
-            how,
+            f"{floor.work / one.work:.2f}" if floor else "–",
+            _how(outcomes, one),
         )
     console.print(table)
     for line in _ratios(found):
         console.print(line, soft_wrap=True)
 
 
+def _how(outcomes: Sequence[Outcome], one: Outcome) -> str:
+    """Of how many runs and items a row speaks."""
+    failed = sum(1 for other in outcomes if other.failure)
+    runs = f"median of {len(outcomes) - failed}" if len(outcomes) > 1 else "1 run"
+    runs += f", {failed} failed" if failed else ""
+    return f"{runs}, scaled from {one.sample} items a suite" if one.sample else f"{runs}, all items"
+
+
 def _ratios(found: dict[str, list[Outcome]]) -> Iterator[str]:
-    ours, floor = _median(found.get("tunegate", [])), _median(found.get("raw vLLM", []))
-    if ours and floor:
-        yield f"tunegate / raw vLLM, without start: {ours.work / floor.work:.2f}"
-        yield f"tunegate / raw vLLM, start included: {_whole(ours) / _whole(floor):.2f}"
+    """Speeds of tunegate by those of the others, and the worker's other times."""
+    ours = _median(found.get("tunegate", []))
+    if ours is None:
+        return
     for name, outcomes in found.items():
         other = _median(outcomes)
-        if other is None:
-            yield f"{name} failed: {outcomes[0].failure}"
-        elif ours and name in HARNESSES:
-            without, whole = other.work / ours.work, _whole(other) / _whole(ours)
-            yield f"{name} / tunegate, without start: {without:.2f}, start included: {whole:.2f}"
-    if ours and ours.first_item is not None:
+        if name == "tunegate" or other is None:
+            continue
+        without, whole = other.work / ours.work, _whole(other) / _whole(ours)
+        line = f"speed of tunegate ÷ speed of {name}: {without:.2f} start excluded, {whole:.2f} start included"
+        if name in HARNESSES:
+            line += f", {(other.work - other.fixed) / ours.work:.2f} start and its fixed costs excluded"
+        yield line
+    if ours.first_item is not None:
         yield f"from the worker's start to its first scored item: {ours.first_item:.1f} s"
-    if ours and ours.second_candidate is not None:
+    if ours.second_candidate is not None:
         share = ours.second_candidate / _whole(ours)
-        yield f"second candidate: {ours.second_candidate:.1f} s, {share:.2f} of the first with its start"
+        yield f"second candidate: {ours.second_candidate:.1f} s, {share:.0%} of the first with its start"
 
 
 def _median(outcomes: Sequence[Outcome]) -> Outcome | None:

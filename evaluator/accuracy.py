@@ -8,6 +8,8 @@ False
 True
 >>> is_right("45 hours.", ["45"], "How many days do I have?")                  # not what was asked for
 False
+>>> is_right("Not 45 days.", ["45 days"], "How long?")
+False
 """
 
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ def is_right(reply: str, answers: Sequence[str], question: str) -> bool:
 
     Where the answers hold numbers, the first number of the reply that the question did not mention must be one of
     theirs: a list of guesses is not an answer. A number may not be followed by another unit than the question names,
-    where it names one that measures the same and the answer names none.
+    where it names one that measures the same and the answer names none. What stands right behind "not" is not stated.
     """
     line = next((line for line in reply.splitlines() if line.strip()), "")
     said, wanted, asked = terms(line), [terms(answer) for answer in answers], terms(question)
@@ -35,9 +37,14 @@ def _states(said: list[str], answer: list[str], asked: list[str]) -> bool:
     size = len(answer)
     return size > 0 and any(
         _same(said[start : start + size], answer)
+        and not _is_negated(said[:start])
         and not (is_number(answer[-1]) and _is_another_unit("".join(said[start + size : start + size + 1]), asked))
         for start in range(len(said) - size + 1)
     )
+
+
+def _is_negated(before: list[str]) -> bool:
+    return before[-1:] == ["not"] or (before[-1:] == ["t"] and "".join(before[-2:-1]).endswith("n"))
 
 
 def _same(said: list[str], answer: list[str]) -> bool:

@@ -1,7 +1,8 @@
 """Self-tests of engine and adapter, in every run: a number from an engine that fails them is not a number.
 
 noise_floor          base twice, in another order: how much scores move by themselves
-base_beside_adapter  base alone and base in one batch with the adapter: the same, or rows get mixed up
+base_beside_adapter  base and adapter alone, and in one batch with all adapters that share the run: the same, or rows
+                     get mixed up
 adapter_effect       adapter against base: they must differ, or the adapter is served as nothing
 echo                 as many scores as tokens
 finite               every score is a log-probability
@@ -11,6 +12,7 @@ finish_by_length     after measuring: how many answers were cut off at the suite
 import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from evaluator.engine import Engine, Prompt
 from evaluator.results import Answered
@@ -23,23 +25,40 @@ _MIXED_LIMIT, _MOST_MIXED = 0.05, 0.1
 _EFFECT_FLOOR = 1e-3
 
 
-def run_canaries(engine: Engine, texts: Sequence[Sequence[int]], adapter: Path) -> list[Canary]:
-    """Score a few texts in four ways and compare. `texts`: token ids, at least two tokens each."""
+Scored = Sequence[Sequence[float]]
+
+
+class _Runs(NamedTuple):
+    """The same texts, scored by the base in three ways and by one adapter in two."""
+
+    alone: Scored
+    again: Scored
+    beside: Scored
+    adapted: Scored
+    adapted_beside: Scored
+
+
+def run_canaries(engine: Engine, texts: Sequence[Sequence[int]], adapters: Sequence[Path]) -> dict[Path, list[Canary]]:
+    """Score a few texts alone and together and compare: the canaries of each of the adapters that share a run.
+
+    texts: token ids, at least two tokens each.
+    """
     alone = _scores(engine, [Prompt(ids, None) for ids in texts])
     again = list(reversed(_scores(engine, [Prompt(ids, None) for ids in reversed(texts)])))
-    mixed = _scores(engine, [Prompt(ids, where) for ids in texts for where in (None, adapter)])
-    beside, adapted = mixed[0::2], mixed[1::2]
-    noise = _distance(alone, again)
-    mixing = _distance(alone, beside)
-    effect = _distance(alone, adapted)
+    adapted = {adapter: _scores(engine, [Prompt(ids, adapter) for ids in texts]) for adapter in adapters}
+    rows = (None, *adapters)
+    mixed = _scores(engine, [Prompt(ids, where) for ids in texts for where in rows])
+    beside = {where: mixed[place :: len(rows)] for place, where in enumerate(rows)}
+    return {one: _judged(texts, _Runs(alone, again, beside[None], adapted[one], beside[one])) for one in adapters}
+
+
+def _judged(texts: Sequence[Sequence[int]], runs: _Runs) -> list[Canary]:
+    noise = _distance(runs.alone, runs.again)
+    mixing = max(_distance(runs.alone, runs.beside), _distance(runs.adapted, runs.adapted_beside))
+    effect = _distance(runs.alone, runs.adapted)
     mixed_limit, effect_limit = min(_MOST_MIXED, max(_MIXED_LIMIT, 4 * noise)), max(_EFFECT_FLOOR, 10 * noise)
-    lengths = [len(ids) - 1 for ids in texts]
-    wrong_lengths = sum(
-        len(scores) != length
-        for run in (alone, again, beside, adapted)
-        for scores, length in zip(run, lengths, strict=True)
-    )
-    bad = sum(not _is_logprob(x) for run in (alone, again, beside, adapted) for scores in run for x in scores)
+    wrong_lengths = sum(len(scores) != len(ids) - 1 for run in runs for scores, ids in zip(run, texts, strict=True))
+    bad = sum(not _is_logprob(x) for run in runs for scores in run for x in scores)
     return [
         _canary("noise_floor", noise, _NOISE_LIMIT, noise <= _NOISE_LIMIT, "base scored twice, largest change in nats"),
         _canary(
@@ -47,7 +66,7 @@ def run_canaries(engine: Engine, texts: Sequence[Sequence[int]], adapter: Path) 
             mixing,
             mixed_limit,
             mixing <= mixed_limit,
-            "base alone and in one batch with the adapter, largest change in nats",
+            "base and adapter alone and in one batch with all that share it, largest change in nats",
         ),
         _canary(
             "adapter_effect",
@@ -62,7 +81,8 @@ def run_canaries(engine: Engine, texts: Sequence[Sequence[int]], adapter: Path) 
 
 
 def finish_by_length(asked: Sequence[tuple[Loaded, Collection[Answered]]]) -> list[Canary]:
-    """One canary over the answers to each suite: the share that was cut off, where it is furthest above its limit.
+    """One canary over the answers of each subject to each suite: the share that was cut off, where it is furthest
+    above the suite's limit.
 
     An answer that was cut off says what the limit left of it. Empty where nothing was generated.
     """

@@ -133,13 +133,18 @@ def forgetting_lost(
     case: Case, loaded: Loaded, answers: Mapping[str, Answered], base_answers: Mapping[str, Answered]
 ) -> bool:
     """Whether the loss against the base is too large whatever the rest of the answers is."""
-    after, before = _outcomes(case, loaded, answers), _outcomes(case, loaded, base_answers, clean=False)
-    size = loaded.suite.n_items - (len(answers) - len(after))
-    lost = sum(before[item] and not right for item, right in after.items())
-    gained = sum(right and not before[item] for item, right in after.items())
-    # As the gate does, which is not told what of the rest was in the training data.
-    open_gains = sum(not right for item, right in before.items() if item not in answers)
-    return forgetting_is_lost(case.job.document.forgetting, size, lost, gained, open_gains)
+    after = _outcomes(case, loaded, answers)
+
+    def is_lost(before: Mapping[str, bool]) -> bool:
+        rest = [right for item, right in before.items() if item not in answers]
+        lost = sum(before[item] and not right for item, right in after.items())
+        gained = sum(right and not before[item] for item, right in after.items())
+        known = sum(before[item] for item in after) + sum(rest)
+        rule = case.job.document.forgetting
+        return forgetting_is_lost(rule, len(after) + len(rest), lost, gained, len(rest) - sum(rest), known)
+
+    # The gate is not told what of the rest was in the training data, and the whole run would leave that out.
+    return all(is_lost(_outcomes(case, loaded, base_answers, clean=clean)) for clean in (False, True))
 
 
 def _outcomes(case: Case, loaded: Loaded, answers: Mapping[str, Answered], *, clean: bool = True) -> dict[str, bool]:

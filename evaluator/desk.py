@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from evaluator.engine import Engine
+from evaluator.engine import Engine, EngineDied, Unfit
 from evaluator.rendering import Renderer
 from evaluator.suites import Loaded, load_suite
-from evaluator.vllm_process import EngineSettings, VllmProcess, WarmChild
+from evaluator.vllm_process import CONTEXT_TOKENS, EngineSettings, VllmProcess, WarmChild
 from registry.client import Client, InvalidRequest, describe_base
 from registry.records import Suite
 
@@ -31,12 +31,16 @@ class FoundBase(NamedTuple):
 class Launcher(Protocol):
     """What engines come from."""
 
+    def check(self) -> None:
+        """What can be known before there is a job. Raises Unfit or EngineDied."""
+        ...
+
     def prepare(self, log: Path) -> None:
         """Begin whatever does not depend on the settings, so that the next start is quicker."""
         ...
 
     def start(self, settings: EngineSettings, log: Path) -> Engine:
-        """A running engine. Raises EngineRefused or EngineDied."""
+        """A running engine. Raises Unfit or EngineDied."""
         ...
 
     def close(self) -> None:
@@ -49,6 +53,9 @@ class ChildLauncher:
 
     def __init__(self) -> None:
         self._warm: WarmChild | None = None
+
+    def check(self) -> None:
+        """Nothing: only starting one shows whether it starts."""
 
     def prepare(self, log: Path) -> None:
         if self._warm is None:
@@ -70,6 +77,11 @@ class ServerLauncher:
     def __init__(self, address: str) -> None:
         self._address = address
 
+    def check(self) -> None:
+        from evaluator.vllm_server import check_server
+
+        check_server(self._address)
+
     def prepare(self, log: Path) -> None:
         """Nothing: the server is up."""
 
@@ -85,7 +97,7 @@ class ServerLauncher:
 class Desk:
     """See above. `longest`: tokens that prompt and answer may have together."""
 
-    longest = EngineSettings._field_defaults["max_model_len"]
+    longest = CONTEXT_TOKENS
 
     def __init__(self, place: Workplace, launcher: Launcher | None = None) -> None:
         self.place = place
@@ -96,8 +108,12 @@ class Desk:
         self._engine: Engine | None = None
         self._settings: EngineSettings | None = None
 
+    def check(self) -> None:
+        """Whether jobs may be claimed at all. Raises Unfit or EngineDied where no engine could come of it."""
+        self._launcher.check()
+
     def base(self, digest: str) -> FoundBase:
-        """The base with this content. Raises InvalidRequest if there is none here."""
+        """The base with this content. Raises Unfit if there is none here."""
         if digest not in self._bases:
             for folder in self.place.bases:
                 for one in [folder, *sorted(folder.iterdir())] if folder.is_dir() else []:
@@ -106,7 +122,7 @@ class Desk:
                         self._bases[described.digest] = FoundBase(one, described.tensors)
         if digest not in self._bases:
             searched = ", ".join(map(str, self.place.bases))
-            raise InvalidRequest(f"no base model with digest {digest} under {searched}; give its directory with --base")
+            raise Unfit(f"no base model with digest {digest} under {searched}; give its directory with --base")
         return self._bases[digest]
 
     def renderer(self, base: str) -> Renderer:
@@ -128,12 +144,18 @@ class Desk:
             self._launcher.prepare(self._log)
 
     def engine(self, settings: EngineSettings) -> Engine:
-        """A running engine with these settings; one with room for a larger rank does as well."""
+        """A running engine with these settings; one with room for a larger rank does as well.
+
+        Raises Unfit if none starts: whatever is asked of engines, they do not start for it.
+        """
         kept = self._settings
         if kept is None or kept.rank < settings.rank or kept._replace(rank=settings.rank) != settings:
             if self._engine is not None:
                 self.close()
-            self._engine = self._launcher.start(settings, self._log)
+            try:
+                self._engine = self._launcher.start(settings, self._log)
+            except EngineDied as error:
+                raise Unfit(f"no engine starts: {error}") from None
             self._settings = settings
         assert self._engine is not None
         return self._engine

@@ -18,6 +18,10 @@ class EngineRefused(Exception):
     """The engine cannot do this at all: trying again is of no use."""
 
 
+class Unfit(EngineRefused):
+    """What this worker has is not fit for the work, whosever job it is: another engine, another worker may do."""
+
+
 class Prompt(NamedTuple):
     """Token ids for the base, or for the adapter in this directory (whose name must change with its content)."""
 
@@ -48,7 +52,7 @@ class Engine(Protocol):
 
     One call at a time, read to its end: an engine that was left in the middle of one is of no use and must be closed.
     EngineDied: it broke, and must be closed. EngineRefused: one of the adapters cannot be served, or one of the prompts
-    is too long; nothing was asked, and the engine is as before.
+    is too long; nothing was asked, and the engine is as before. Unfit: the engine, not what was asked, is to blame.
     """
 
     @property

@@ -47,9 +47,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         return self.eot_token_id if bos is None else int(bos)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Ids of a text; a text that brings its own BOS gets no second one."""
-        if not string:
-            return []
+        """Ids of a text; a text that brings its own BOS gets no second one. Of an empty text: a BOS, or nothing."""
         if add_special_tokens is None:
             add_special_tokens = not string.startswith(self.tokenizer.decode(self.prefix_token_id))
         return list(self.tokenizer(string, add_special_tokens=add_special_tokens)["input_ids"])
@@ -83,7 +81,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         for index, (context, arguments) in enumerate(one.args for one in requests):
             stops, most = _generation(arguments, eos)
             ids = self.tok_encode(context)
-            self._check_length(ids, most)
+            self._check_request(ids, most)
             asked.append(tuple(ids))
             groups.setdefault((most, tuple(stops)), []).append(index)
         texts = [""] * len(requests)
@@ -99,7 +97,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
         for _, context, continuation in requests:
-            self._check_length([*context, *continuation], 1)
+            self._check_request(context, len(continuation) + 1)
         whole = [(*context, *continuation) for _, context, continuation in requests]
         distinct = {ids: place for place, ids in enumerate(dict.fromkeys(whole))}
         scores = dict(self._running.score(self._prompts(distinct)))
@@ -116,10 +114,16 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
     def _prompts(self, distinct: Mapping[tuple[int, ...], int]) -> list[Prompt]:
         return [Prompt(ids, self._adapter) for ids in distinct]
 
-    def _check_length(self, ids: Sequence[int], room: int) -> None:
-        if len(ids) + room > self._longest:
+    def _check_request(self, context: Sequence[int], room: int) -> None:
+        """A context is followed by `room` tokens. lm-eval's hf backend asserts that it is not empty."""
+        if not context:
             raise InvalidRequest(
-                f"a request of {len(ids)} tokens and {room} to come does not fit into {self._longest}; leave the "
+                "a request has no token before what is scored or generated: its context is only white space, which "
+                "lm-eval counts to the continuation; put a word into doc_to_text, or leave it wholly empty"
+            )
+        if len(context) + room > self._longest:
+            raise InvalidRequest(
+                f"a request of {len(context)} tokens and {room} to come does not fit into {self._longest}; leave the "
                 "document out, use fewer examples or evaluate with a longer context"
             )
 
@@ -176,10 +180,10 @@ def check_documents(content: SuiteContent, base: Path, longest: int) -> None:
     for group in requests_of(task):
         for one in group:
             if one.request_type == "generate_until":
-                model._check_length(model.tok_encode(one.args[0]), _generation(one.args[1], "")[1])
+                model._check_request(model.tok_encode(one.args[0]), _generation(one.args[1], "")[1])
             else:
                 pair = model._encode_pair(*one.args) if one.args[0] else ([0], model.tok_encode(one.args[1]))
-                model._check_length([*pair[0], *pair[1]], 1)
+                model._check_request(pair[0], len(pair[1]) + 1)
 
 
 def _check_scores(name: str, group: Sequence[Instance]) -> None:

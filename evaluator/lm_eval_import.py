@@ -16,6 +16,7 @@ from evaluator.lm_eval_tasks import (  # first: it takes the harness offline
     FORMAT,
     SPLIT,
     check_config,
+    check_shape,
     judge,
     metric_entry,
     read_yaml,
@@ -43,6 +44,7 @@ _LEFT_OUT = _DATA | {
 }
 _FILES = ("json", "csv", "parquet", "arrow", "text")
 _MAX_GEN_TOKENS = 256  # lm-eval's own
+_NO_FILTER = "none"  # what lm-eval prints of a task without filters
 
 
 class Imported(NamedTuple):
@@ -155,11 +157,11 @@ def _plain(doc: dict[str, object]) -> dict[str, object]:
 
 def _chosen_filter(config: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     filters = [dict(one) for one in config.get("filter_list") or []]
-    if not name:
+    if not name or (name == _NO_FILTER and not filters):
         return filters
-    if chosen := [one for one in filters if one.get("name") == name]:
+    if chosen := [one for one in filters if one["name"] == name]:
         return chosen
-    names = ", ".join(str(one.get("name")) for one in filters) or "none"
+    names = ", ".join(one["name"] for one in filters) or _NO_FILTER
     raise InvalidRequest(f"task {config.get('task')} has no filter {name}; it has {names}")
 
 
@@ -172,10 +174,11 @@ def _read_file(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         config = read_yaml(file.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"{file} cannot be read: {error}") from None
-    included = config.pop("include", [])
+    check_shape(config)
+    included = config.pop("include", None) or []
     merged: dict[str, Any] = {}
     for one in included if isinstance(included, list) else [included]:
-        merged |= _read_file(file.parent / str(one), (*seen, file))
+        merged |= _read_file(file.parent / one, (*seen, file))
     return merged | config
 
 

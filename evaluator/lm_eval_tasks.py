@@ -7,7 +7,7 @@ be text are taken, templates are rendered in Jinja's sandbox, and metrics are th
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 # Read when the libraries below are imported.
 os.environ.update(
@@ -18,6 +18,7 @@ os.environ.update(
 )
 
 import lm_eval.utils
+import msgspec
 import yaml
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from lm_eval.api.instance import Instance
@@ -184,8 +185,52 @@ def _build(
     return built
 
 
+class _Generation(TypedDict, total=False):
+    until: str | list[str] | None
+    do_sample: bool | None
+    temperature: float | None
+    max_gen_toks: int | None
+
+
+class _Step(TypedDict):
+    function: str
+
+
+class _Filter(TypedDict):
+    name: str
+    filter: list[_Step]
+
+
+class _Metric(TypedDict):
+    metric: str
+
+
+class _Shape(TypedDict, total=False):
+    """What is read of a task's settings, in the shape that lm-eval reads."""
+
+    include: str | list[str] | None
+    dataset_kwargs: dict[str, Any] | None
+    num_fewshot: int | None
+    fewshot_config: dict[str, Any] | None
+    output_type: str | None
+    generation_kwargs: _Generation | None
+    filter_list: list[_Filter] | None
+    metric_list: list[_Metric] | None
+
+
+def check_shape(config: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest for a setting that is no list, table, text or number where lm-eval wants one."""
+    try:
+        msgspec.convert(config, _Shape)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(
+            f"task {config.get('task')}: {error}, $ being the task's YAML; write it as lm-eval's task guide does"
+        ) from None
+
+
 def check_config(config: Mapping[str, Any]) -> None:
     """Raises InvalidRequest with everything that a worker must not, or cannot, do."""
+    check_shape(config)
     problems = []
     unknown = sorted(set(config) - _ASKED)
     if unknown:
@@ -198,17 +243,17 @@ def check_config(config: Mapping[str, Any]) -> None:
         if not _is_plain(config[key])
     ]
     fewshot = config.get("fewshot_config") or {}
-    if not isinstance(fewshot, dict) or not set(fewshot) <= FORMAT or not all(map(_is_plain, fewshot.values())):
+    if not set(fewshot) <= FORMAT or not all(map(_is_plain, fewshot.values())):
         problems.append(f"fewshot_config may hold only {', '.join(sorted(FORMAT))}, as texts")
     generation = config.get("generation_kwargs") or {}
     if other := sorted(set(generation) - _GENERATION):
         problems.append(
             f"generation_kwargs {', '.join(other)}: answers are greedy; use {', '.join(sorted(_GENERATION))}"
         )
-    if generation.get("do_sample") or float(generation.get("temperature") or 0) > 0:
+    if generation.get("do_sample") or (generation.get("temperature") or 0) > 0:
         problems.append("generation_kwargs: drawn answers differ from run to run; set do_sample: false, temperature: 0")
     if len(config.get("filter_list") or []) > 1:
-        names = ", ".join(str(one.get("name")) for one in config["filter_list"])
+        names = ", ".join(one["name"] for one in config["filter_list"])
         problems.append(
             f"there are several filters ({names}); choose one by METRIC,FILTER, such as exact_match,{names}"
         )
@@ -254,7 +299,7 @@ def read_yaml(text: str) -> dict[str, Any]:
     """A task's YAML, which may name no Python function."""
     try:
         config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, too many brackets
         reason = " ".join(str(error).split())
         if "!function" in reason:
             raise InvalidRequest(

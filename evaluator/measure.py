@@ -18,8 +18,9 @@ from evaluator.suites import Ask, Loaded, Read, draw
 from registry.client import Choice
 from registry.records import SuiteKind
 
-BATCH = 256
+BATCH = 1024
 KL_PROMPTS, KL_TOKENS = 48, 24
+_BRIDGE = 1  # to be raised with every change of lm_eval_bridge that may change a result
 
 Step = Callable[[int, int], None]
 
@@ -183,7 +184,12 @@ def documents(loaded: Loaded, ground: Ground) -> Task[Judged]:
             for item, right, text in run_documents(engine, content, subject.adapter, ground.base, ground.longest):
                 yield mine[item], Judged(item, right, text)
 
-    request = {"op": "lm-eval", "version": importlib.metadata.version("lm_eval"), "longest": ground.longest}
+    request = {
+        "op": "lm-eval",
+        "version": importlib.metadata.version("lm_eval"),
+        "bridge": _BRIDGE,
+        "longest": ground.longest,
+    }
     return Task(Judged, _request(loaded, request), _wants(loaded.asks), ask)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from evaluator.accuracy import is_right
+from evaluator.engine import Unfit
 from evaluator.refusals import is_refusal
 from evaluator.rendering import Renderer, ids_digest, letter
 from registry.client import (
@@ -193,7 +194,7 @@ def _texts(value: object) -> Iterator[str]:
 
 def _check_documents(content: SuiteContent, base: Path, longest: int) -> None:
     if importlib.util.find_spec("lm_eval") is None:
-        raise InvalidRequest(
+        raise Unfit(
             f"suite {content.head.name} is a task of lm-evaluation-harness, which is not installed here; install "
             "tunegate[lm-eval]"
         )

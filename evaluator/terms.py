@@ -4,6 +4,8 @@
 ['fee', 'is', '1000', 'euros', 'or', 'twenty', 'five', 'per', 'cent']
 >>> terms("The fee is €1,000.00, or twenty-five per cent, by 2 p.m.")
 ['fee', 'is', '1000', 'euro', 'or', '25', 'percent', 'by', '14:00']
+>>> terms("-5 or .5, 1/2 or 24/7, 3 × 10^8, 1e6 or 1.000.000, $5k")
+['-5', 'or', '0.5', '0.5', 'or', '24/7', '300000000', '1000000', 'or', '1000000', '5000', 'dollar']
 """
 
 import re
@@ -14,11 +16,29 @@ from decimal import Decimal
 _ARTICLES = frozenset(("a", "an", "the"))
 _THOUSANDS = re.compile(r"(?<=\d)[,\u2009\u202f](?=\d{3}\b)")
 _WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|\d+")
-_TERM = re.compile(rf"(?:[01]\d|2[0-3]):[0-5]\d|{_WORD.pattern}")
+# A minus stands directly before its number and behind nothing that it could join to it; 24/7 and 2^10 are one term.
+_MINUS = r"(?<![\w.\-])-(?=\d)"
+_NUMBER = rf"(?:{_MINUS})?(?:(?<![\d/.])\d{{1,3}}/\d{{1,3}}(?![\d/])|\d+(?:\.\d+)?(?:\^-?\d+)?)"
+_TERM = re.compile(rf"(?:[01]\d|2[0-3]):[0-5]\d|{_NUMBER}|[^\W\d_]+")
+
+# Before NFKC, which makes 105 of 10⁵, 51⁄2 of 5½, and forgets that k is a thousand and K a kelvin.
+_RAISED = re.compile("(?<=\\d)([⁺⁻]?[⁰¹²³⁴-⁹]+)")
+_BEFORE_FRACTION = re.compile("(?<=\\d)(?=[¼-¾⅐-⅞])")
+_K = re.compile(r"(?<=\d)k(?!\w)")
+_POINT_FIRST = re.compile(r"(?<![\w.])\.(?=\d)")
+_DOTTED = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{3}){2,}(?!\d|\.\d)")
+_DECIMAL = r"(?<![\w.])(\d+(?:\.\d+)?)"
+_POWER = re.compile(rf"(?:{_DECIMAL}\s*[x×*·]\s*)?(?<![\w.])10\^([+-]?\d{{1,2}})(?!\w)")
+_EXPONENT = re.compile(rf"{_DECIMAL}e([+-]?\d{{1,2}})(?!\w)")
+_FRACTION = re.compile(r"(?<![\w/.])(?:(\d+)\s+)?(\d{1,3})[/\u2044](\d{1,3})(?![\w/]|\.\d)")
 
 _CURRENCIES = {"€": "euro", "eur": "euro", "$": "dollar", "usd": "dollar", "£": "pound", "gbp": "pound"}
 _CURRENCY = r"(€|\$|£|\b(?:eur|usd|gbp)\b)"
-_CURRENCY_FIRST = re.compile(rf"(?<!\d)(?<!\d\s){_CURRENCY}\s*(\d+(?:\.\d+)?)")
+_CURRENCY_FIRST = re.compile(
+    rf"(?<!\d)(?<!\d\s)((?<![\w-])-)?{_CURRENCY}\s*(-?\d+(?:\.\d+)?)"
+    r"(?:\s*(thousand|million|billion)\b|(k|m|bn)\b)?"
+)
+_CURRENCY_SCALES = {"k": "thousand", "m": "million", "bn": "billion"}
 _CURRENCY_ALONE = re.compile(_CURRENCY)
 _PERCENT = re.compile(r"%|\bper\s+cent\b")
 _DEGREES = re.compile(r"(?:°|\bdegrees?\b)\s*(?:(c|celsius)|f|fahrenheit)\b")
@@ -93,7 +113,7 @@ def terms(text: str) -> list[str]:
     "one" is the number 1 only before a unit ("no one", "the one who"). "A" before a unit is "one": it counts as 1 where
     1 is looked for, and elsewhere is no number ("once a day").
     """
-    folded = _CURRENCY_FIRST.sub(lambda found: f"{found[2]} {_CURRENCIES[found[1]]} ", _folded(text))
+    folded = _CURRENCY_FIRST.sub(_amount, _values(_folded(_unraised(text)).replace("\u2212", "-")))
     folded = _CURRENCY_ALONE.sub(lambda found: f" {_CURRENCIES[found[0]]} ", folded)
     folded = _DEGREES.sub(lambda found: " celsius " if found[1] else " fahrenheit ", folded)
     folded = _CLOCK.sub(_on_24_hours, _PERCENT.sub(" percent ", folded))
@@ -102,13 +122,43 @@ def terms(text: str) -> list[str]:
 
 def is_number(term: str) -> bool:
     """Whether a term is a number or a clock time."""
-    return term[:1].isdecimal()
+    return term.removeprefix("-")[:1].isdecimal()
 
 
 def _folded(text: str) -> str:
     # Before NFKC, which turns the thin spaces between thousands into plain ones.
     joined = _THOUSANDS.sub("", text)
     return unicodedata.normalize("NFKC", joined).casefold().replace("\u2019", "'")
+
+
+def _unraised(text: str) -> str:
+    """What NFKC would run together, apart: "10⁵" is "10^5", "5½" is "5 ½", "5k" is "5 thousand"."""
+    return _K.sub(" thousand", _BEFORE_FRACTION.sub(" ", _RAISED.sub(r"^\1", text)))
+
+
+def _values(text: str) -> str:
+    """ ".5", "1.000.000", "3 × 10^8", "1e6" and "2 1/2" as plain decimals; fractions without an exact one stay."""
+    plain = _DOTTED.sub(lambda found: found[0].replace(".", ""), _POINT_FIRST.sub("0.", text))
+    powers = _POWER.sub(lambda found: _scaled(found[1] or "1", found[2]), plain)
+    return _FRACTION.sub(_fraction, _EXPONENT.sub(lambda found: _scaled(found[1], found[2]), powers))
+
+
+def _scaled(number: str, exponent: str) -> str:
+    return f"{Decimal(number) * Decimal(10) ** int(exponent):f}"
+
+
+def _fraction(found: re.Match[str]) -> str:
+    whole, above, below = int(found[1] or 0), int(found[2]), int(found[3])
+    # A clock or a score (24/7) is no part of one.
+    value = Decimal(above) / below if above < below else Decimal("NaN")
+    return f"{whole + value:f}" if value * below == above else found[0].replace("\u2044", "/")
+
+
+def _amount(found: re.Match[str]) -> str:
+    """A price as number, scale, currency; a minus before the currency is the number's."""
+    minus, currency, number, scale, short = found.groups()
+    signed = f"-{number.removeprefix('-')}" if minus else number
+    return f"{signed} {scale or _CURRENCY_SCALES.get(short, '')} {_CURRENCIES[currency]} "
 
 
 def _on_24_hours(found: re.Match[str]) -> str:
@@ -141,7 +191,7 @@ def _numerals(said: list[str]) -> Iterator[str]:
 
 def _digits(said: list[str], start: int) -> tuple[str, int]:
     """A number in digits with the words that scale it ("1.5 million"): its value, and how many words it is."""
-    if ":" in said[start]:
+    if set(":/^") & set(said[start]):
         return said[start], 1
     scale = (_SCALES | {"hundred": 100}).get("".join(said[start + 1 : start + 2]))
     if scale is None and "." not in said[start]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import httpx
 import msgspec
 
-from evaluator.engine import EngineDied, EngineRefused
+from evaluator.engine import EngineDied, Unfit
 from evaluator.vllm_process import last_words
 
 _CONNECT_SECONDS = 10.0
@@ -38,21 +38,25 @@ class Reply(NamedTuple):
 class Wire:
     """A connection to `address`: http://host:port, or unix:/path/to.sock. Safe to use from several threads.
 
-    Raises EngineDied where nobody answers, or not for `silent_seconds`, with what is known of the server: its health
-    and the end of its `log`, if that is at hand.
+    Raises Unfit for an address that is none, EngineDied where nobody answers, or not for `silent_seconds`, with what is
+    known of the server: its health and the end of its `log`, if that is at hand.
     """
 
     def __init__(self, address: str, silent_seconds: float, log: Path | None = None) -> None:
         self.address, self._silent_seconds, self._log = address, silent_seconds, log
         timeout = httpx.Timeout(silent_seconds, connect=min(silent_seconds, _CONNECT_SECONDS))
         limits = httpx.Limits(max_connections=_MOST_CONNECTIONS)
+        none = f"{address!r} is no server's address; give http://host:port or unix:/path/to.sock"
         if address.startswith("unix:/"):
             transport = httpx.HTTPTransport(uds=address.removeprefix("unix:"), limits=limits)
             self._http = httpx.Client(base_url="http://server", transport=transport, timeout=timeout)
         elif address.startswith(("http://", "https://")):
-            self._http = httpx.Client(base_url=address, limits=limits, timeout=timeout)
+            try:
+                self._http = httpx.Client(base_url=address, limits=limits, timeout=timeout)
+            except httpx.InvalidURL as error:
+                raise Unfit(f"{none} ({error})") from None
         else:
-            raise EngineRefused(f"{address!r} is no server's address; give http://host:port or unix:/path/to.sock")
+            raise Unfit(none)
 
     def get(self, path: str) -> Reply:
         return self._ask("GET", path, None, None)

@@ -10,6 +10,7 @@ The import takes most of the start and needs no settings, so a child can be spaw
 import contextlib
 import importlib.metadata
 import io
+import json
 import os
 import selectors
 import subprocess
@@ -18,12 +19,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evaluator.engine import Answer, EngineDied, EngineRefused, Prompt, Scores
+from evaluator.engine import Answer, EngineDied, EngineRefused, Prompt, Scores, Unfit
 from evaluator.frames import read_frame, write_frame
 from registry.client import digest_of
 from registry.records import EngineInfo
 
 SERVED_RANKS = (8, 16, 32, 64, 128, 256)
+CONTEXT_TOKENS = 1024  # of prompt and answer together
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 CHILD = (sys.executable, "-m", "evaluator.vllm_child")
 _LAST_WORDS = 12
@@ -46,8 +48,8 @@ class EngineSettings(NamedTuple):
     base_digest: str
     rank: int
     dtype: str = "bfloat16"
-    max_model_len: int = 1024
-    max_num_seqs: int = 64
+    max_model_len: int = CONTEXT_TOKENS
+    max_num_seqs: int = 256
     max_num_batched_tokens: int = 1024
     silent_seconds: float = 600.0
 
@@ -88,13 +90,19 @@ class WarmChild:
 
 
 class VllmProcess:
-    """See `evaluator.engine.Engine`. Waits until the child is ready; `warm` is one that was spawned before."""
+    """See `evaluator.engine.Engine`. Waits until the child is ready; `warm` is one that was spawned before.
+
+    Raises Unfit where vLLM does not start with these settings.
+    """
 
     def __init__(self, settings: EngineSettings, log: Path, warm: WarmChild | None = None) -> None:
         self._settings, self._child = settings, warm or WarmChild(log)
         try:
             self._send(_child_settings(settings))
             self._info: EngineInfo = _engine_info(settings, self._receive("info")["info"])
+        except EngineRefused as error:
+            self._child.close()
+            raise Unfit(str(error)) from None
         except BaseException:
             self._child.close()
             raise
@@ -128,12 +136,16 @@ class VllmProcess:
             return
         pairs = [[list(one.ids), str(one.adapter.resolve()) if one.adapter else None] for one in prompts]
         self._send({**message, "prompts": pairs})
-        missing = len(prompts)
+        missing = set(range(len(prompts)))
         while not (reply := self._receive("done", "result")).get("done"):
+            if reply["index"] not in missing:
+                raise EngineDied(f"the engine answered prompt {reply['index']} of {len(prompts)} twice or unasked")
+            missing.discard(reply["index"])
             yield reply["index"], reply["result"]
-            missing -= 1
         if missing:
-            raise EngineDied(f"the engine left out {missing} of {len(prompts)} prompts: {self._child.last_words()}")
+            raise EngineDied(
+                f"the engine left out {len(missing)} of {len(prompts)} prompts: {self._child.last_words()}"
+            )
 
     def _send(self, message: Any) -> None:
         try:
@@ -175,6 +187,25 @@ def last_words(log: Path) -> str:
     return " | ".join(lines[-_LAST_WORDS:])[-2000:] or "it said nothing"
 
 
+def generation_config(base: Path) -> dict[str, Any]:
+    """What a base says of generating, which is no part of its digest; empty where it says nothing."""
+    path = base / "generation_config.json"
+    try:
+        found = json.loads(path.read_text()) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise Unfit(f"{path} cannot be read ({error}); fetch the base again") from None
+    return found if isinstance(found, dict) else {}
+
+
+def answer_ends(base: Path) -> list[int]:
+    """Tokens at which vLLM ends an answer because the base's generation config names them, sorted.
+
+    It does so under `--generation-config vllm` too (0.32, `try_get_generation_config`).
+    """
+    ends = generation_config(base).get("eos_token_id")
+    return sorted({ends} if isinstance(ends, int) else set(ends or []))
+
+
 def served_rank(rank: int) -> int:
     """The smallest rank the engine can be started with that holds this one."""
     return next((one for one in SERVED_RANKS if one >= rank), SERVED_RANKS[-1])
@@ -197,10 +228,12 @@ def _child_settings(settings: EngineSettings) -> dict[str, Any]:
 
 def _engine_info(settings: EngineSettings, found: dict[str, str]) -> EngineInfo:
     described = {"engine": "vllm", "serving": "lora", **found}
-    # The rank class is left out: base rows do not depend on it, which a canary proves in every run.
+    # Another rank class is another shape of the adapters' products, and nothing proves that base rows never notice.
     document = {
         **described,
         "base": settings.base_digest,
+        "base_ends": answer_ends(settings.base),
+        "max_lora_rank": served_rank(settings.rank),
         "max_model_len": settings.max_model_len,
         "max_num_seqs": settings.max_num_seqs,
         "max_num_batched_tokens": settings.max_num_batched_tokens,

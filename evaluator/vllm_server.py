@@ -1,11 +1,15 @@
 """Engine over a running vLLM server, on this machine or one that sees the same folders.
 
-The server is somebody else's, so what it serves is proven and not believed: the files of its base have the digest of
-the job's, adapters get a name made of their content, and every parameter of sampling is sent, so that the base's own
-generation config cannot supply one.
+The server is somebody else's, so this much is checked: the files under the path that it names as its base, as this
+machine sees them, have the digest of the job's (a server on another machine must share them, and must not have changed
+them since it started); adapters get a name made of their content; every parameter of sampling is sent, so that the
+base's own generation config cannot supply one. Whether adapters have an effect, and stay apart, the canaries tell. What
+a server does not tell outside development mode, its dtype and device, is "unknown" in the evidence, and told apart only
+by the server's own fingerprint; a generation config from elsewhere (`--generation-config DIRECTORY`), which may end
+answers at other tokens, is seen in development mode only.
 
     VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 python -m vllm.entrypoints.openai.api_server --model DIRECTORY --uds vllm.sock \\
-        --generation-config vllm --enable-lora --max-lora-rank 16 \\
+        --generation-config vllm --no-enable-prefix-caching --enable-lora --max-lora-rank 16 \\
         --lora-target-modules q_proj k_proj v_proj o_proj gate_proj up_proj down_proj
     engine = VllmServer("unix:/run/vllm.sock", settings)
 """
@@ -23,9 +27,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from evaluator.engine import Answer, EngineDied, EngineRefused, Prompt, Scores
+from evaluator.engine import Answer, EngineDied, EngineRefused, Prompt, Scores, Unfit
 from evaluator.vllm_http import Reply, Wire
-from evaluator.vllm_process import EngineSettings
+from evaluator.vllm_process import EngineSettings, answer_ends, generation_config
 from registry.client import InvalidRequest, describe_base, digest_of
 from registry.records import EngineInfo
 
@@ -33,6 +37,7 @@ _OLDEST = (0, 30)
 _PROMPTS_PER_REQUEST = 32
 _REQUESTS_IN_FLIGHT = 8
 _UNLOAD_SECONDS = 10.0
+_CHECK_SECONDS = 30.0
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 # What a request leaves out is supplied by the generation config of the base, silently.
 _NEUTRAL = {
@@ -117,8 +122,8 @@ class _Told(NamedTuple):
 class VllmServer:
     """See `evaluator.engine.Engine`. `log`: the server's output, if it is at hand, for its last words.
 
-    Raises EngineRefused, with the remedy, for a server that is too old or serves something else, EngineDied for one
-    that does not answer. Closing it ends the conversation and takes back what it loaded; the server stays.
+    Raises Unfit, with the remedy, for a server that is too old or serves something else, EngineDied for one that does
+    not answer. Closing it ends the conversation and takes back what it loaded; the server stays.
     """
 
     def __init__(self, address: str, settings: EngineSettings, log: Path | None = None) -> None:
@@ -130,9 +135,12 @@ class VllmServer:
             version = _checked_version(self._wire)
             base = _checked_base(self._wire, settings)
             told = _checked_settings(self._wire)
+            if told is None:
+                _check_generation(self._wire, Path(base.root or ""))
             self._base = base.id
             probe = self._complete([[0, 1]], {"model": base.id, "max_tokens": 1, "temperature": 0})
-            self._info = _engine_info(settings, version, base, told, probe.system_fingerprint)
+            configuration = _checked_fingerprint(self._wire, probe)
+            self._info = _engine_info(settings, version, base, told or _Told(), configuration)
         except BaseException:
             self.close()
             raise
@@ -189,7 +197,9 @@ class VllmServer:
         """Some requests in flight, results as they come."""
         models = {adapter: self._model(adapter) for adapter in {one.adapter for one in prompts}}
         flying = {}
-        for chunk in _chunks([models[one.adapter] for one in prompts], _PROMPTS_PER_REQUEST):
+        # No more prompts in a request than leave some for the others: what models share is what is in flight together.
+        together = max(1, min(_PROMPTS_PER_REQUEST, math.ceil(len(prompts) / _REQUESTS_IN_FLIGHT)))
+        for chunk in _chunks([models[one.adapter] for one in prompts], together):
             ids = [list(prompts[index].ids) for index in chunk]
             model = models[prompts[chunk[0]].adapter]
             flying[self._pool.submit(self._complete, ids, {**body, "model": model})] = chunk
@@ -221,7 +231,7 @@ class VllmServer:
         if reply.status in (400, 413, 422):
             return EngineRefused(f"{address} refuses a request: {said}")
         if reply.status in (401, 403):
-            return EngineRefused(f"{address} wants a key ({said}); start it without --api-key, on a unix socket")
+            return Unfit(f"{address} wants a key ({said}); start it without --api-key, on a unix socket")
         if reply.status == 404:
             return EngineDied(f"{address} no longer serves {model}: {said}")
         return self._wire.died(f"failed: {said}")
@@ -246,14 +256,16 @@ class VllmServer:
     def _not_loaded(self, reply: Reply, path: Path) -> EngineDied | EngineRefused:
         address, said = self._wire.address, reply.complaint
         if reply.status == 404 and "No adapter found" in said:
-            return EngineRefused(f"{address} does not see {path} ({said}); share the folder with the server's machine")
+            return Unfit(f"{address} does not see {path} ({said}); share the folder with the server's machine")
         if reply.status in (404, 405):
-            return EngineRefused(
+            return Unfit(
                 f"{address} loads no adapters at run time ({said}); start the server with --enable-lora and "
                 "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
             )
         if reply.status == 503 or "EngineDead" in said:
             return self._wire.died(f"failed: {said}")
+        if "max_lora_rank" in said:
+            return Unfit(f"{address} cannot serve the adapter {path}: {said}; start it with a larger --max-lora-rank")
         return EngineRefused(f"{address} cannot serve the adapter {path}: {said}")
 
     # -- answers --------------------------------------------------------------------------------------------------
@@ -279,7 +291,7 @@ class VllmServer:
                 f"{'no' if choice.token_ids is None else len(choice.token_ids)} token ids"
             )
         if choice.finish_reason == "length" and len(choice.token_ids) < max_tokens:
-            raise EngineRefused(
+            raise Unfit(
                 f"{self._wire.address} cut an answer off after {len(choice.token_ids)} tokens instead of {max_tokens}; "
                 "start it with --generation-config vllm and without a max_new_tokens of its own"
             )
@@ -313,6 +325,16 @@ def _chunks(models: Sequence[str], together: int) -> list[list[int]]:
     return [chunk for chunk in chain.from_iterable(zip_longest(*each)) if chunk is not None]
 
 
+def check_server(address: str) -> None:
+    """What can be known of a server before there is a job. Raises Unfit with the remedy, EngineDied if it is away."""
+    wire = Wire(address, _CHECK_SECONDS)
+    try:
+        _checked_version(wire)
+        _checked_settings(wire)
+    finally:
+        wire.close()
+
+
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
@@ -320,11 +342,11 @@ def _number(value: float | None) -> float:
 def _checked_version(wire: Wire) -> str:
     reply = wire.get("/version")
     if reply.status != 200:
-        raise EngineRefused(f"{wire.address} is no vLLM server: /version says {reply.complaint}")
+        raise Unfit(f"{wire.address} is no vLLM server: /version says {reply.complaint}")
     version = wire.read(reply, _Version).version
     found = re.match(r"(\d+)\.(\d+)", version)
     if found is None or (int(found[1]), int(found[2])) < _OLDEST:
-        raise EngineRefused(f"{wire.address} runs vLLM {version}; 0.30 or newer is needed, upgrade it")
+        raise Unfit(f"{wire.address} runs vLLM {version}; 0.30 or newer is needed, upgrade it")
     return version
 
 
@@ -332,43 +354,43 @@ def _checked_base(wire: Wire, settings: EngineSettings) -> _Model:
     """The base as the server names it, if its files are those of the job's."""
     reply = wire.get("/v1/models")
     if reply.status != 200:
-        raise EngineRefused(f"{wire.address} does not tell its models: {reply.complaint}")
+        raise Unfit(f"{wire.address} does not tell its models: {reply.complaint}")
     bases = [one for one in wire.read(reply, _Models).data if one.parent is None and one.root]
     if not bases:
-        raise EngineRefused(f"{wire.address} serves no base model; start it with --model {settings.base}")
+        raise Unfit(f"{wire.address} serves no base model; start it with --model {settings.base}")
     base = bases[0]
     try:
         digest = describe_base(Path(base.root or "")).digest
     except InvalidRequest as error:
-        raise EngineRefused(
+        raise Unfit(
             f"what {wire.address} serves cannot be proven to be the base of the job: {error}; start it with "
             f"--model {settings.base.resolve()}, a directory that is seen from here too"
         ) from None
     if digest != settings.base_digest:
-        raise EngineRefused(
+        raise Unfit(
             f"{wire.address} serves {base.root}, whose digest is {digest}, and the job's base is "
             f"{settings.base_digest}; start it with --model {settings.base.resolve()}"
         )
     if (base.max_model_len or 0) < settings.max_model_len:
-        raise EngineRefused(
+        raise Unfit(
             f"{wire.address} takes texts of {base.max_model_len} tokens; start it with --max-model-len "
             f"{settings.max_model_len} or more"
         )
     return base
 
 
-def _checked_settings(wire: Wire) -> _Told:
+def _checked_settings(wire: Wire) -> _Told | None:
     """What a server in development mode tells of its settings; others tell nothing.
 
-    A generation config may end answers at other tokens, which no request can undo.
+    Another generation config may end answers at other tokens or sooner, which no request can undo.
     """
     reply = wire.get("/server_info?config_format=json")
     if reply.status != 200:
-        return _Told()
+        return None
     found = wire.read(reply, _ServerInfo)
     model = found.vllm_config.model_config
     if model.generation_config != "vllm" or model.override_generation_config:
-        raise EngineRefused(
+        raise Unfit(
             f"{wire.address} has a generation config ({model.generation_config}, "
             f"{model.override_generation_config}); start it with --generation-config vllm and no override"
         )
@@ -379,9 +401,33 @@ def _checked_settings(wire: Wire) -> _Told:
     )
 
 
-def _engine_info(
-    settings: EngineSettings, version: str, base: _Model, told: _Told, configuration: str | None
-) -> EngineInfo:
+def _check_generation(wire: Wire, base: Path) -> None:
+    """Raises Unfit for a base whose own generation config changes answers whatever requests say.
+
+    vLLM takes that config unless it is told not to, and a server outside development mode does not say which. All that
+    it supplies is in `_NEUTRAL` or in each request but the most tokens; the ends it names hold in any case.
+    """
+    most = generation_config(base).get("max_new_tokens")
+    if most is not None:
+        raise Unfit(
+            f"the base of {wire.address} says max_new_tokens {most} in its generation_config.json, which may cut "
+            "answers off; start it with --generation-config vllm, and VLLM_SERVER_DEV_MODE=1 so that this can be seen"
+        )
+
+
+def _checked_fingerprint(wire: Wire, probe: _Completion) -> str:
+    """vLLM's name for the configuration: its version, parallelism, and a short digest of what shapes its computations
+    (model, quantisation, attention backend and the like), not of every option."""
+    found = probe.system_fingerprint
+    if found is None or not found.startswith("vllm-") or found.endswith("nohash"):
+        raise Unfit(
+            f"{wire.address} has the fingerprint {found!r}, which does not tell its configuration from others; start "
+            "it without --fingerprint-mode"
+        )
+    return found
+
+
+def _engine_info(settings: EngineSettings, version: str, base: _Model, told: _Told, configuration: str) -> EngineInfo:
     described = {
         "engine": "vllm",
         "distribution": "vllm",
@@ -390,11 +436,11 @@ def _engine_info(
         "serving": "lora",
         "lora_ops": "unknown",
     }
-    # vLLM's own fingerprint digests the server's whole configuration.
     document = {
         **described,
         "base": settings.base_digest,
+        "base_ends": answer_ends(Path(base.root or "")),
         "max_model_len": base.max_model_len,
-        "server": configuration or "unknown",
+        "server": configuration,
     }
     return EngineInfo(**described, fingerprint=digest_of(document))

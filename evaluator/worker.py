@@ -1,7 +1,8 @@
 """The worker: claim jobs, materialise what they name, measure, post the evidence. It never judges.
 
 Jobs about one base are done together: their prompts share the engine's batches, and their results are kept apart.
-Whatever goes wrong with several jobs is tried again with each alone, so that none takes the others along.
+Whatever goes wrong with several jobs is tried again with each alone, so that none takes the others along. What is
+wrong with the worker itself ends the worker, and its jobs are left to others.
 """
 
 import contextlib
@@ -18,8 +19,8 @@ from evaluator.canaries import TEXTS, finish_by_length, run_canaries, trusted
 from evaluator.contamination import TrainingIndex, training_prompts
 from evaluator.course import Case, Course, Watch
 from evaluator.desk import Desk, ServerLauncher, Workplace
-from evaluator.engine import Engine, EngineDied, EngineRefused
-from evaluator.evidence import Found, build_evidence, item_rows, nothing_found, write_rows
+from evaluator.engine import Engine, EngineDied, EngineRefused, Unfit
+from evaluator.evidence import Found, build_evidence, compared_suites, item_rows, nothing_found, write_rows
 from evaluator.leases import LeaseLost, Leases
 from evaluator.measure import Ground, Subject
 from evaluator.suites import Loaded, compared_texts, gold_reads
@@ -30,7 +31,6 @@ from registry.records import Canary, Job, SuiteKind
 _IDLE_SECONDS = 2.0
 _ENGINE_STARTS = 2
 _TOGETHER = 4
-_GENERATED = (SuiteKind.QUESTIONS, SuiteKind.REFUSALS, SuiteKind.PROMPTS)
 
 
 class Reporter(NamedTuple):
@@ -62,9 +62,11 @@ def work(
     """Do jobs until stopped, or until there are none left; how many were done.
 
     server: the address of a running vLLM server to measure with, instead of an engine of this worker's own.
+    Raises InvalidRequest where this worker cannot do what there is to do: it claims no other job.
     """
     desk, done = Desk(place, ServerLauncher(server) if server else None), 0
     try:
+        desk.check()
         while True:
             try:
                 if jobs := _claim(client, desk):
@@ -78,40 +80,44 @@ def work(
             if once:
                 return done
             time.sleep(_IDLE_SECONDS)
+    except (Unfit, EngineDied) as error:
+        raise InvalidRequest(f"this worker cannot evaluate: {error}") from None
     finally:
         desk.close()
 
 
 def do_jobs(client: Client, desk: Desk, jobs: Sequence[Job], report: Reporter, *, fast_fail: bool = False) -> None:
-    """Jobs about one base to their end: evidence posted for each, or the failure told with its reason."""
+    """Jobs about one base to their end: evidence posted for each, or the failure told with its reason.
+
+    Raises Unfit where the fault is this worker's; the jobs that it had not done yet are given back for others.
+    """
     with Leases(client, jobs) as leases:
-        _do(Shift(client, desk, leases, report, fast_fail), jobs)
+        shift = Shift(client, desk, leases, report, fast_fail)
+        try:
+            _do(shift, jobs, _ENGINE_STARTS)
+        except Unfit as error:
+            desk.close()
+            for job in filter(leases.holds, jobs):
+                _tell(shift, job, error)
+            raise
         for job in jobs:
             if leases.lost(job):
                 report.stage(f"{job.ref}: another worker has taken the job over")
 
 
 def evaluate(shift: Shift, jobs: Sequence[Job]) -> None:
-    """Measure everything that the jobs' policies ask for and post it."""
+    """Measure everything that the jobs' policies ask for and post it. What was finished before is not asked again."""
     started, desk = time.monotonic(), shift.desk
     cases = [case for job in jobs if (case := _prepared(shift, job)) is not None]
     if not cases:
         return
     digest = jobs[0].base.digest
     settings = EngineSettings(desk.base(digest).directory, digest, max(case.rank for case in cases))
-    for attempt in range(1, _ENGINE_STARTS + 1):
-        try:
-            _stage(shift, cases, "starting vLLM")
-            engine = desk.engine(settings)
-            _stage(shift, cases, "canaries")
-            canaries = {case.job.id: _canaries(engine, case) for case in cases}
-            found = _measured(shift, engine, [case for case in cases if trusted(canaries[case.job.id])])
-            break
-        except EngineDied:
-            desk.close()
-            # What was finished is kept, so a second start goes on from there.
-            if attempt == _ENGINE_STARTS:
-                raise
+    _stage(shift, cases, "starting vLLM")
+    engine = desk.engine(settings)
+    _stage(shift, cases, "canaries")
+    canaries = _canaries(engine, cases)
+    found = _measured(shift, engine, [case for case in cases if trusted(canaries[case.job.id])])
     for case in cases:
         if shift.leases.holds(case.job):
             passed = canaries[case.job.id]
@@ -125,24 +131,25 @@ def evaluate(shift: Shift, jobs: Sequence[Job]) -> None:
                     _tell(shift, case.job, error)
 
 
-def _do(shift: Shift, jobs: Sequence[Job]) -> None:
+def _do(shift: Shift, jobs: Sequence[Job], starts: int) -> None:
+    """`starts`: engines that these jobs may still use up; whatever fails with several is tried with each alone."""
     try:
         evaluate(shift, jobs)
     except LeaseLost:
         # Left in the middle of a call, whose replies would be taken for those of the next job.
         shift.desk.close()
-    except Unreachable:
+    except (Unreachable, Unfit):
         raise
     except Exception as error:
         # One job that breaks an engine or a worker must not break the next one without a word.
         shift.desk.close()
-        left = [job for job in jobs if shift.leases.holds(job)]
-        if len(jobs) == 1:
-            for job in left:
+        starts -= isinstance(error, EngineDied)
+        again = len(jobs) > 1 or (isinstance(error, EngineDied) and starts > 0)
+        for job in filter(shift.leases.holds, jobs):
+            if again:
+                _do(shift, [job], starts)
+            else:
                 _tell(shift, job, error)
-        else:
-            for job in left:
-                _do(shift, [job])
 
 
 def _claim(client: Client, desk: Desk) -> list[Job]:
@@ -199,10 +206,11 @@ def _post(shift: Shift, case: Case, found: Found, canaries: list[Canary], engine
         parquet = Path(folder) / "rows.parquet"
         write_rows(parquet, rows)
         stored = shift.client.upload(parquet)
+    compared = compared_suites(job.document)
     answered = [
-        (loaded, found.answers.get((ref, job.digest), {}).values())
+        (loaded, found.answers.get((ref, subject), {}).values())
         for ref, loaded in case.suites.items()
-        if loaded.suite.kind in _GENERATED
+        for subject in ([job.digest, "base"] if ref in compared else [job.digest])
     ]
     evidence = build_evidence(
         job,
@@ -220,11 +228,13 @@ def _post(shift: Shift, case: Case, found: Found, canaries: list[Canary], engine
     shift.report.stage(f"{job.ref}: evidence posted")
 
 
-def _canaries(engine: Engine, case: Case) -> list[Canary]:
-    """The engine's self-tests on a few texts of the job's own suites, the longest ones, which show most."""
-    assert case.subject.adapter is not None
-    texts = [one.ids for loaded in case.suites.values() for one in loaded.items if len(one.ids) > 1]
-    return run_canaries(engine, sorted(texts, key=len, reverse=True)[:TEXTS], case.subject.adapter)
+def _canaries(engine: Engine, cases: Sequence[Case]) -> dict[str, list[Canary]]:
+    """The engine's self-tests by job, on a few texts of the jobs' own suites, the longest ones, which show most."""
+    suites = {ref: loaded for case in cases for ref, loaded in case.suites.items()}
+    texts = [one.ids for loaded in suites.values() for one in loaded.items if len(one.ids) > 1]
+    adapters = {case.job.id: case.subject.adapter for case in cases if case.subject.adapter is not None}
+    found = run_canaries(engine, sorted(texts, key=len, reverse=True)[:TEXTS], list(dict.fromkeys(adapters.values())))
+    return {job: found[adapter] for job, adapter in adapters.items()}
 
 
 def _contamination(client: Client, place: Workplace, job: Job, suites: dict[str, Loaded]) -> dict[str, set[str]] | None:
@@ -263,10 +273,12 @@ def _stage(shift: Shift, cases: Sequence[Case], what: str) -> None:
 def _tell(shift: Shift, job: Job, error: Exception) -> None:
     """Give the job back with the reason; what is wrong with the job itself is not worth another try."""
     match error:
+        case Unfit():
+            reason, retry = f"this worker cannot evaluate it: {error}", True
         case EngineRefused() | InvalidRequest():
             reason, retry = f"cannot be evaluated: {error}", False
         case EngineDied():
-            reason, retry = str(error), True
+            reason, retry = f"{_ENGINE_STARTS} engines died over it: {error}", False
         case _:
             reason, retry = f"the worker failed: {type(error).__name__}: {error}", True
     shift.leases.release(job)

@@ -17,6 +17,7 @@ from registry.client import Client, describe_file
 from registry.errors import EvidenceRefused, InvalidRequest
 from registry.records import Bundle, ItemRow
 from registry.storage.files import sync_directory
+from registry.storage.rows import read_rows
 
 BUNDLE_FILE, ROWS_FILE = "bundle.json", "rows.parquet"
 
@@ -66,10 +67,10 @@ def load_bundle(directory: Path) -> Loaded:
         raise InvalidRequest(
             f"{path} is no bundle: {error}; fetch it again with `tunegate bundle REF --to DIR`"
         ) from None
-    return Loaded(bundle, _read_rows(directory / ROWS_FILE, bundle.evidence.rows) if bundle.evidence else [])
+    return Loaded(bundle, _checked_rows(directory / ROWS_FILE, bundle.evidence.rows) if bundle.evidence else [])
 
 
-def _read_rows(path: Path, sha256: str) -> list[ItemRow]:
+def _checked_rows(path: Path, sha256: str) -> list[ItemRow]:
     try:
         found = describe_file(path).sha256
     except OSError as error:
@@ -78,13 +79,7 @@ def _read_rows(path: Path, sha256: str) -> list[ItemRow]:
         raise EvidenceRefused(
             f"{path} has sha256 {found}, the evidence names {sha256}: these are not the rows it is of"
         )
-    with duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}) as db:
-        quoted = str(path.resolve()).replace("'", "''")
-        db.execute(f"SET allowed_paths = ['{quoted}']")
-        db.execute("SET enable_external_access = false")
-        try:
-            found_rows = db.execute(f"SELECT * FROM read_parquet('{quoted}')")
-            columns = [column[0] for column in found_rows.description or ()]
-            return [msgspec.convert(dict(zip(columns, row, strict=True)), ItemRow) for row in found_rows.fetchall()]
-        except (duckdb.Error, msgspec.ValidationError) as error:
-            raise EvidenceRefused(f"{path} holds no per-item rows: {str(error)[:200]}") from None
+    try:
+        return read_rows(path)
+    except (duckdb.Error, EvidenceRefused) as error:
+        raise EvidenceRefused(f"{path} holds no per-item rows: {str(error)[:200]}") from None

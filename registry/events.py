@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from registry.names import sha256_hex
 from registry.records import (
+    MAX_CUT_OFF,
     Base,
     Digest,
     Envelope,
@@ -62,6 +63,8 @@ class SuiteRegistered(Event, tag="suite.registered"):
     digest: Digest
     n_items: int
     files: list[FileEntry]
+    max_cut_off: float = MAX_CUT_OFF
+    chance: float = 0.0
 
 
 class AdapterCreated(Event, tag="adapter.created"):

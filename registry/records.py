@@ -17,7 +17,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from registry.names import digest_of
 
 __all__ = [
+    "CONVENTION",
     "CRITERIA",
+    "MAX_CUT_OFF",
     "AccuracyEvidence",
     "AccuracyRule",
     "AdapterInfo",
@@ -110,6 +112,9 @@ Score = Annotated[int, Meta(ge=1, le=5)]
 T = TypeVar("T")
 
 CRITERIA = ("clarity", "relevance", "safety", "accuracy")
+# How conversations are tokenised and which tokens count: the assistant's and the token that ends each of its turns.
+CONVENTION = "assistant+eot/v1"
+MAX_CUT_OFF = 0.05  # where a suite does not say how many of its answers may be cut off
 
 
 class Role(StrEnum):
@@ -199,13 +204,19 @@ class Base(Record):
 
 
 class Suite(Record):
-    """A registered suite: data for the evaluator, addressed by the digest of its files."""
+    """A registered suite: data for the evaluator, addressed by the digest of its files.
+
+    max_cut_off: share of answers that may end at the suite's `max_tokens`. chance: share of right answers that one
+    letter everywhere gets, 0 where there is nothing to choose from.
+    """
 
     name: Word
     kind: SuiteKind
     digest: Digest
     n_items: Count
     files: list[FileEntry]
+    max_cut_off: float = MAX_CUT_OFF
+    chance: float = 0.0
 
     @property
     def ref(self) -> str:
@@ -373,7 +384,10 @@ class Slice(Record):
 
 
 class AccuracyEvidence(Record):
-    """`clean_*` leave out the items found in the training data. `n` below the suite's size: curtailed."""
+    """`clean_*` leave out the items found in the training data. `n` below the suite's size: curtailed.
+
+    cut_off: answers that ended at the suite's `max_tokens`.
+    """
 
     suite: Word
     n: Count
@@ -402,6 +416,7 @@ class ForgettingEvidence(Record):
     p_candidate of texts sampled from the base, over their tokens: estimates KL(base || candidate) in nats per token.
     lost_items, gained_items: the first of them by id. shared_words: what the questions of lost items have in common.
     open_gains: where the candidate was not asked every item, how many of the rest the base gets wrong.
+    cut_off, base_cut_off: answers of the pairs that ended at the suite's `max_tokens`; None in older evidence.
     """
 
     suite: Word
@@ -418,6 +433,8 @@ class ForgettingEvidence(Record):
     gained_items: list[str] = []
     shared_words: list[str] = []
     open_gains: Count = 0
+    cut_off: Count | None = None
+    base_cut_off: Count | None = None
 
 
 class ExtraEvidence(Record):
@@ -429,8 +446,11 @@ class ExtraEvidence(Record):
 
 
 class OutputsEvidence(Record):
+    """What people are to rate. cut_off: how many ended at the suite's `max_tokens`; None in older evidence."""
+
     suite: Word
     n: Count
+    cut_off: Count | None = None
 
 
 class ContaminationEvidence(Record):
@@ -554,7 +574,7 @@ class Bundle(Record):
     """What a version's verdict was decided from: with the blob of per-item rows that `evidence` names, it can be again.
 
     document: the policy, of digest `policy`. sealed to revoked: what the gate knows without measuring (see
-    `registry.gate.decision.Subject`). ratings: each person under one pseudonym. report: what the registry's own gate
+    `registry.gate.case.Subject`). ratings: each person under one pseudonym. report: what the registry's own gate
     says, and software: which tunegate said it.
     """
 
@@ -565,6 +585,8 @@ class Bundle(Record):
     sealed: bool
     has_training_record: bool
     suite_sizes: dict[str, Count]
+    cut_off_limits: dict[str, float]
+    chances: dict[str, float]
     warnings: list[str]
     failure: str | None
     revoked: bool

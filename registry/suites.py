@@ -11,14 +11,15 @@
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from registry.errors import InvalidRequest
-from registry.records import Request, SuiteKind
+from registry.records import MAX_CUT_OFF, Request, SuiteKind
 
 SUITE_FILES = ("items.jsonl", "suite.toml")
 Long = Annotated[str, Meta(min_length=1, max_length=100_000)]
@@ -115,7 +116,7 @@ class SuiteFile(Request):
     source: str
     system: str | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=4096)] = 64
-    max_cut_off: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.05
+    max_cut_off: Annotated[float, Meta(ge=0.0, le=1.0)] = MAX_CUT_OFF
     lm_eval: LmEvalTask | None = None
 
 
@@ -154,12 +155,27 @@ def read_suite(content: Mapping[str, bytes]) -> SuiteContent:
     return SuiteContent(head, items)
 
 
-def check_suite(name: str, content: Mapping[str, bytes]) -> tuple[SuiteKind, int]:
-    """Kind and number of items of a suite that is to be registered as `name`."""
+class SuiteFacts(NamedTuple):
+    """What the gate needs to know of a suite, see `records.Suite`."""
+
+    kind: SuiteKind
+    n_items: int
+    max_cut_off: float
+    chance: float
+
+
+def check_suite(name: str, content: Mapping[str, bytes]) -> SuiteFacts:
+    """What there is to know of a suite that is to be registered as `name`."""
     suite = read_suite(content)
     if suite.head.name != name:
         raise InvalidRequest(f"suite.toml names the suite {suite.head.name!r}, not {name!r}; use one name")
-    return suite.head.kind, len(suite.items)
+    return SuiteFacts(suite.head.kind, len(suite.items), suite.head.max_cut_off, chance(suite.items))
+
+
+def chance(items: Sequence[Item]) -> float:
+    """The share of right answers that one letter everywhere gets; 0 where there is nothing to choose from."""
+    letters = Counter(item.answer for item in items if isinstance(item, Choice))
+    return max(letters.values(), default=0) / len(items)
 
 
 def _problems(item: Item, seen: set[str]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from registry.gate.policy import policy_digest
 from registry.gate.statistics import moments
 from registry.gate.summary import summarise
 from registry.records import (
+    CONVENTION,
     AccuracyEvidence,
     Base,
     Canary,
@@ -160,6 +161,7 @@ def make_suite(name: str, kind: str, n: int) -> dict[str, bytes]:
 
 # -- gate ---------------------------------------------------------------------------------------------------------
 
+MASK = "sha256:" + "7" * 64
 SIZES = {"perplexity": 100, "accuracy": 200, "forgetting": 600, "review": 60}
 ENGINE = EngineInfo(
     engine="vllm",
@@ -198,6 +200,8 @@ def make_subject(policy: Policy | None = None, **changes: Any) -> Subject:
         "sealed": True,
         "has_training_record": True,
         "suite_sizes": {pinned(section): size for section, size in SIZES.items()},
+        "cut_off_limits": {pinned(section): 0.05 for section in SIZES},
+        "chances": {},
         **changes,
     }
     return Subject(**values)
@@ -211,7 +215,7 @@ def make_canaries(**changes: Any) -> list[Canary]:
             name=name,
             passed=bool(changes.get(name, True)),
             observed=1.0 if name == "adapter_effect" else 0.0,
-            limit=0.1,
+            limit=0.05 if name == "finish_by_length" else 0.1,
             detail="d",
         )
         for name in names
@@ -224,7 +228,7 @@ def make_perplexity(nll: float = 1.0, base_nll: float = 2.0, n: int = 100, sprea
     shift = [spread * ((i % 5) - 2) for i in range(n)]
     return PerplexityEvidence(
         suite=pinned("perplexity"),
-        convention="assistant+eot/v1",
+        convention=CONVENTION,
         candidate=moments([((nll + s) * 20, 20.0) for s in shift]),
         base=moments([((base_nll + s) * 20, 20.0) for s in shift]),
         difference=moments([((nll - base_nll) * 20, 20.0) for _ in shift]),
@@ -347,5 +351,5 @@ def rows_and_evidence(
         for i in range(SIZES["review"])
     ]
     policy_of_rows = make_policy(**{section: {"suite": suite} for section, suite in suites.items()})
-    sections = summarise(policy_of_rows, rows, "assistant+eot/v1", None)
+    sections = summarise(policy_of_rows, rows, CONVENTION, MASK)
     return rows, make_evidence(manifest=manifest, policy=policy, **sections._asdict())

@@ -157,11 +157,10 @@ class Versions(Controller):
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> Page[ItemRow]:
-        """Per-item results of one suite, given as the gate report names it."""
+        """Per-item results of one suite, given as the gate report names it; its texts only for who may read suites."""
 
         def question(context: Context) -> Page[ItemRow]:
-            stored = versions.find_version(context, adapter, number)
-            found = context.view.items(stored.adapter, stored.number, suite, read_cursor(cursor), limit + 1)
+            found = versions.items(context, adapter, number, suite, read_cursor(cursor), limit + 1)
             page = found[:limit]
             more = write_cursor(f"{page[-1].item}/{page[-1].subject}") if len(found) > limit else None
             return Page(items=page, next_cursor=more)

@@ -3,6 +3,7 @@
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import msgspec
@@ -24,6 +25,7 @@ from registry.cli.console import (
     console,
     leave,
     load,
+    options,
     read_text,
     show,
 )
@@ -170,7 +172,7 @@ def status(ref: str) -> None:
     "--recompute",
     "anew",
     is_flag=True,
-    help="Derive it from the evidence bundle alone; REF may be a bundle's directory.",
+    help="Derive it from the evidence bundle alone; instead of REF, a bundle's directory, such as ./support-bot/2.",
 )
 def gate(ref: str, junit: Path | None, markdown: Path | None, anew: bool) -> None:
     """The gate report of a version; exits 0 go, 1 no_go, 2 undecided.
@@ -178,8 +180,8 @@ def gate(ref: str, junit: Path | None, markdown: Path | None, anew: bool) -> Non
     With --recompute 3 if the bundle does not hold together, or comes to another report than the registry's own.
     """
     if anew:
-        loaded = _bundle(ref)
-        report, differences = recompute(*loaded)
+        found = _bundle(ref)
+        report, differences = recompute(*found.loaded)
     else:
         with connected() as client:
             report = client.gate(concrete(client, ref).ref)
@@ -189,14 +191,24 @@ def gate(ref: str, junit: Path | None, markdown: Path | None, anew: bool) -> Non
         markdown.write_text(gate_markdown(report))
     show(report, gate_table(report))
     if anew:
-        _say_whether_equal(loaded, differences)
+        _say_whether_equal(found, differences)
     leave(UNKNOWN if anew and differences else EXIT_CODES[report.verdict])
 
 
-def _bundle(ref: str) -> Loaded:
-    """The bundle in a directory, or else of the version that a reference names."""
-    if (Path(ref) / BUNDLE_FILE).exists():
-        return load_bundle(Path(ref))
+class _Found(NamedTuple):
+    """A bundle, and in words where it is from."""
+
+    loaded: Loaded
+    source: str
+
+
+def _bundle(ref: str) -> _Found:
+    """The bundle in a directory, or else of the version that a reference names.
+
+    What states a version is asked of the registry, whatever directories there are.
+    """
+    if not _states_version(ref) and (Path(ref) / BUNDLE_FILE).exists():
+        return _Found(load_bundle(Path(ref)), f"the bundle in {ref}")
     try:
         parse_reference(ref)
     except InvalidRequest as error:
@@ -206,12 +218,21 @@ def _bundle(ref: str) -> Loaded:
         ) from None
     with connected() as client, tempfile.TemporaryDirectory() as folder:
         save_bundle(client, concrete(client, ref).ref, Path(folder) / "bundle")
-        return load_bundle(Path(folder) / "bundle")
+        return _Found(load_bundle(Path(folder) / "bundle"), f"the registry at {options().url}")
 
 
-def _say_whether_equal(loaded: Loaded, differences: list[str]) -> None:
-    bundle = loaded.bundle
-    source = f"recomputed from {len(loaded.rows)} per-item rows and {len(bundle.ratings)} ratings"
+def _states_version(ref: str) -> bool:
+    """Whether it gives a number, an alias or a digest: `support-bot/2` does, `support-bot` and `./x/2` do not."""
+    try:
+        return parse_reference(ref).number is not None or "@" in ref
+    except InvalidRequest:
+        return False
+
+
+def _say_whether_equal(found: _Found, differences: list[str]) -> None:
+    bundle = found.loaded.bundle
+    numbers = f"{len(found.loaded.rows)} per-item rows and {len(bundle.ratings)} ratings"
+    source = f"recomputed from {numbers}, from {escape(found.source)}"
     if not differences:
         console().print(f"{source}: equal to the registry's own report", style="green")
         return

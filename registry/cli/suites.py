@@ -170,10 +170,11 @@ def import_from_lm_eval(task_file: Path, to: Path, name: str, metric: str) -> No
     if to.exists():
         raise InvalidRequest(f"{to} exists; name a new directory, so that no suite is overwritten")
     found = load("evaluator.lm_eval_import", "lm-eval").import_task(task_file, name, metric)
+    content = {"suite.toml": found.suite_toml.encode(), "items.jsonl": found.items_jsonl.encode()}
+    n_items = len(read_suite(content).items)
     to.mkdir(parents=True)
-    for file, text in (("suite.toml", found.suite_toml), ("items.jsonl", found.items_jsonl)):
-        (to / file).write_text(text, encoding="utf-8")
-    n_items = len(read_suite(suite_files(to)).items)
+    for file, data in content.items():
+        (to / file).write_bytes(data)
     show({"directory": str(to), "items": n_items}, f"{name}  {n_items} lm-eval  {escape(str(to))}")
 
 

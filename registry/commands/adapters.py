@@ -37,13 +37,13 @@ def register_suite(context: Context, request: RegisterSuite) -> Outcome:
         content = {path: blobs.read(file.sha256) for path, file in paths.items()}
     except TooLarge as error:
         raise InvalidRequest(f"suite {request.name!r} is too large: {error}") from None
-    kind, n_items = check_suite(request.name, content)
+    facts = check_suite(request.name, content)._asdict()
     files = [FileEntry(path=path, size=len(content[path]), sha256=paths[path].sha256) for path in SUITE_FILES]
     digest = manifest_digest(files)
-    suite = Suite(name=request.name, kind=kind, digest=digest, n_items=n_items, files=files)
+    suite = Suite(name=request.name, digest=digest, files=files, **facts)
     if suite.ref in context.view.suites():
         return Outcome(suite)
-    event = SuiteRegistered(name=suite.name, kind=kind, digest=digest, n_items=n_items, files=files)
+    event = SuiteRegistered(name=suite.name, digest=digest, files=files, **facts)
     return Outcome(suite, [event], 201)
 
 

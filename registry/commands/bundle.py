@@ -29,6 +29,8 @@ def bundle_of(context: Context, adapter: str, number: int) -> Bundle:
         sealed=subject.sealed,
         has_training_record=subject.has_training_record,
         suite_sizes=subject.suite_sizes,
+        cut_off_limits=subject.cut_off_limits,
+        chances=subject.chances,
         warnings=list(subject.warnings),
         failure=subject.failure,
         revoked=subject.revoked,

@@ -31,7 +31,8 @@ def assess(
 
 def subject_of(view: View, stored: StoredVersion, policy_digest: str) -> Subject:
     policy = view.policy(policy_digest)
-    suites = view.suites()
+    registered = view.suites()
+    suites = {ref: registered[ref] for ref in suite_refs(policy)}
     job = view.job_of(stored.adapter, stored.number)
     return Subject(
         ref=stored.ref,
@@ -40,7 +41,9 @@ def subject_of(view: View, stored: StoredVersion, policy_digest: str) -> Subject
         policy=policy,
         sealed=stored.sealed_at is not None,
         has_training_record=stored.training is not None,
-        suite_sizes={ref: suites[ref].n_items for ref in suite_refs(policy)},
+        suite_sizes={ref: suite.n_items for ref, suite in suites.items()},
+        cut_off_limits={ref: suite.max_cut_off for ref, suite in suites.items()},
+        chances={ref: suite.chance for ref, suite in suites.items() if suite.chance},
         warnings=[finding.message for finding in stored.findings],
         failure=job.reason if job and job.state == "failed" else None,
         revoked=stored.state is State.REVOKED,

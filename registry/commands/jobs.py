@@ -83,8 +83,9 @@ def record_evidence(context: Context, job_id: str, request: PostEvidence) -> Out
     if not blobs.has(evidence.rows):
         raise EvidenceRefused(f"upload the per-item rows first with PUT /v1/blobs/sha256:{evidence.rows}")
     rows = context.services.read_rows(evidence.rows)
-    policy = context.view.policy(evidence.policy)
-    if problems := list(_strangers(context, policy, rows)) or contradictions(policy, evidence, rows):
+    policy, suites = context.view.policy(evidence.policy), context.view.suites()
+    limits = {ref: suites[ref].max_cut_off for ref in suite_refs(policy)}
+    if problems := list(_strangers(context, policy, rows)) or contradictions(policy, evidence, rows, limits):
         raise EvidenceRefused("the evidence contradicts its own rows: " + "; ".join(problems[:5]), problems)
     digest = evidence_digest(evidence)
     measured = stored._replace(evidence=evidence, evidence_digest=digest)

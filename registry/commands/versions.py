@@ -1,6 +1,8 @@
 """Versions: submitted by their hashes, completed once every byte is here, sealed for good."""
 
-from registry.access import hidden_from, require_sight
+import msgspec
+
+from registry.access import BLOB_READERS, hidden_from, require_sight
 from registry.commands.adapters import find_adapter
 from registry.commands.context import Context, Outcome
 from registry.commands.gate import assess
@@ -20,6 +22,7 @@ from registry.records import (
     Base,
     FileEntry,
     Finding,
+    ItemRow,
     Resolved,
     Role,
     State,
@@ -182,6 +185,18 @@ def describe(context: Context, stored: StoredVersion) -> VersionInfo:
         training=stored.training if inside else None,
         evidence=stored.evidence if inside else None,
     )
+
+
+def items(context: Context, adapter: str, number: int, suite: str, after: str, limit: int) -> list[ItemRow]:
+    """Per-item results in order of `item/subject`, beyond `after`.
+
+    Prompts and outputs only for who may read held-out data: whoever trains, submits or rates must not learn them here.
+    """
+    stored = find_version(context, adapter, number)
+    found = context.view.items(stored.adapter, stored.number, suite, after, limit)
+    if context.principal.role in BLOB_READERS["items"]:
+        return found
+    return [msgspec.structs.replace(row, prompt=None, output=None) for row in found]
 
 
 def base_of(view: View, adapter: str) -> Base:

@@ -5,9 +5,9 @@ Items found in the training data are left out: a right answer to one proves memo
 
 from collections.abc import Iterator
 
-from registry.gate.case import Case, Draft, unusable
+from registry.gate.case import Case, Draft, Ends, doubted, rambling, unusable
 from registry.gate.curtail import accuracy_is_lost, forgetting_is_lost
-from registry.gate.limits import judge_accuracy, judge_forgetting
+from registry.gate.limits import LEAST_KNOWN, judge_accuracy, judge_forgetting
 from registry.gate.slices import accuracy_slices, driver, forgetting_slices, weakest
 from registry.gate.statistics import clustered_ratio, wilson
 from registry.records import (
@@ -22,8 +22,6 @@ from registry.records import (
     Status,
 )
 
-# Share of the forgetting suite that the base must know for a loss to show at all.
-LEAST_KNOWN = 0.2
 # How many flipped items a detail names; the evidence holds more.
 _NAMED = 5
 
@@ -55,6 +53,11 @@ def extras(case: Case) -> Iterator[Check]:
 
 
 def _accuracy(case: Case, rule: AccuracyRule, found: AccuracyEvidence | None, about: str | None = None) -> Check:
+    check = _by_share(case, rule, found, about)
+    return doubted(check, rambling(case, rule.suite, Ends("candidate", found.cut_off, found.n)) if found else None)
+
+
+def _by_share(case: Case, rule: AccuracyRule, found: AccuracyEvidence | None, about: str | None) -> Check:
     required: dict[str, Plain] = {"min": rule.min, "rule": rule.rule, "confidence": rule.confidence}
     check = Draft("accuracy", required, rule.suite, about)
     size = case.subject.suite_sizes.get(rule.suite, 0)
@@ -120,9 +123,18 @@ def _best_accuracy(rule: AccuracyRule, found: AccuracyEvidence, size: int) -> st
 
 
 def _forgetting(case: Case, rule: ForgettingRule, found: ForgettingEvidence | None, about: str | None = None) -> Check:
+    check = _by_pairs(case, rule, found, about)
+    if found is None:
+        return check
+    ends = Ends("candidate", found.cut_off, found.n), Ends("base", found.base_cut_off, found.n)
+    return doubted(check, rambling(case, rule.suite, *ends))
+
+
+def _by_pairs(case: Case, rule: ForgettingRule, found: ForgettingEvidence | None, about: str | None) -> Check:
     check = Draft("forgetting", {"margin": rule.margin, "confidence": rule.confidence}, rule.suite, about)
     size = case.subject.suite_sizes.get(rule.suite, 0)
-    hopeless = found is not None and _is_forgotten(rule, found, size)
+    least = least_right(case.subject.chances.get(rule.suite, 0.0))
+    hopeless = found is not None and _is_forgotten(rule, found, size, least)
     if stop := unusable(
         case, rule.suite, found.suite if found else None, found.n if found else None, hopeless=hopeless
     ):
@@ -138,10 +150,10 @@ def _forgetting(case: Case, rule: ForgettingRule, found: ForgettingEvidence | No
         known = wilson(base_correct, base_n, rule.confidence)
     except ValueError as error:
         return check.to(Status.INVALID, str(error))
-    if known.lower < LEAST_KNOWN:
+    if known.lower < least:
         return check.to(
             Status.INCONCLUSIVE,
-            f"the base knows {base_correct} of {base_n}, lower bound {known.lower:.1%}, {LEAST_KNOWN:.0%} "
+            f"the base knows {base_correct} of {base_n}, lower bound {known.lower:.1%}, {least:.0%} "
             "needed: where little is known, little can be forgotten; take a suite that the base can answer",
             n=base_n,
             base_correct=base_correct,
@@ -181,6 +193,15 @@ def _forgetting(case: Case, rule: ForgettingRule, found: ForgettingEvidence | No
     )
 
 
+def least_right(chance: float) -> float:
+    """The share that a base gets right which knows LEAST_KNOWN of a suite and guesses the rest.
+
+    >>> least_right(0.0), least_right(0.25)
+    (0.2, 0.4)
+    """
+    return chance + LEAST_KNOWN * (1 - chance)
+
+
 def _judged(found: ForgettingEvidence) -> Pairs:
     """The pairs that are judged: the clean ones, or all where the evidence is older than that distinction."""
     return found.clean or _all_pairs(found)
@@ -217,12 +238,13 @@ def _is_whole(pairs: Pairs) -> bool:
     )
 
 
-def _is_forgotten(rule: ForgettingRule, found: ForgettingEvidence, size: int) -> bool:
+def _is_forgotten(rule: ForgettingRule, found: ForgettingEvidence, size: int, least: float) -> bool:
     """Whether the run stopped early because no answer to the rest could help, the rest counted as clean."""
     rest, clean = size - found.n, _judged(found)
     if rest <= 0 or _contradiction(found, rest):
         return False
-    return forgetting_is_lost(rule, clean.n + rest, clean.lost, clean.gained, found.open_gains)
+    base_correct = clean.base_correct + rest - found.open_gains
+    return forgetting_is_lost(rule, clean.n + rest, clean.lost, clean.gained, found.open_gains, base_correct, least)
 
 
 # -- what informs -------------------------------------------------------------------------------------------------
@@ -254,17 +276,17 @@ def _gold(seen: dict[str, float]) -> Iterator[str]:
         value, *bounds = seen.values()
         sign, way = (-1, "more") if value < 0 else (1, "less")
         between = _between([sign * bound for bound in bounds])
-        yield f"right answers became {abs(value):.2f} nats per token {way} likely{between}"
+        yield f"right answers became {abs(value):.3g} nats per token {way} likely{between}"
 
 
 def _divergence(seen: dict[str, float]) -> Iterator[str]:
     if seen:
         value, *bounds = seen.values()
-        yield f"on texts of the base, KL(base || adapter) is {value:.2f} nats per token{_between(bounds)}"
+        yield f"on texts of the base, KL(base || adapter) is {value:.3g} nats per token{_between(bounds)}"
 
 
 def _between(bounds: list[float]) -> str:
-    return f" ({min(bounds):.2f} to {max(bounds):.2f})" if bounds else ", on too few for an interval"
+    return f" ({min(bounds):.3g} to {max(bounds):.3g})" if bounds else ", on too few for an interval"
 
 
 def _common(found: ForgettingEvidence) -> Iterator[str]:

@@ -4,11 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from registry.records import Check, Evidence, Plain, Policy, RatingRow, SliceReport, Status
 
 # Every run must report these; the first says something about the adapter, the others whether numbers can be believed.
+# How many answers were cut off is about the adapter's answers to one suite, and is counted there: see `rambling`.
 EFFECT_CANARY = "adapter_effect"
-ENGINE_CANARIES = ("noise_floor", "base_beside_adapter", "echo", "finite", "finish_by_length")
+ENGINE_CANARIES = ("noise_floor", "base_beside_adapter", "echo", "finite")
 
 
 class Subject(NamedTuple):
@@ -20,7 +23,11 @@ class Subject(NamedTuple):
     policy: Policy
     sealed: bool
     has_training_record: bool
-    suite_sizes: dict[str, int]  # items in each pinned suite, by `name@digest`
+    # Of each pinned suite, by `name@digest`: its items; the share of answers that may be cut off; and, for suites of
+    # choices, the share of right answers that one letter everywhere gets.
+    suite_sizes: dict[str, int]
+    cut_off_limits: dict[str, float]
+    chances: dict[str, float]
     warnings: Sequence[str] = ()
     failure: str | None = None  # why the last attempt to measure it was given up
     revoked: bool = False
@@ -104,3 +111,34 @@ def unusable(
     if measured and (doubt := distrust(case.evidence)):
         return Status.INVALID, doubt
     return None
+
+
+class Ends(NamedTuple):
+    """How many of `n` answers were cut off; None: older evidence does not say."""
+
+    whose: str
+    cut_off: int | None
+    n: int
+
+
+def rambling(case: Case, suite: str, *answers: Ends) -> str | None:
+    """Why these answers to a suite are not believed, or None: more of them were cut off than it allows.
+
+    Of a suite whose limit is not known, none may be.
+    """
+    limit = case.subject.cut_off_limits.get(suite, 0.0)
+    for one in answers:
+        if one.cut_off is not None and one.n and one.cut_off / one.n > limit:
+            return (
+                f"{one.cut_off} of the {one.n} answers of the {one.whose} were cut off by max_tokens, "
+                f"{one.cut_off / one.n:.1%} where {suite.partition('@')[0]} allows {limit:.0%}: the start of a ramble "
+                "is no answer; train it to end its replies, or give the suite more max_tokens"
+            )
+    return None
+
+
+def doubted(check: Check, doubt: str | None) -> Check:
+    """The check made invalid by what speaks against its answers; a failure stands, for no doubt makes it softer."""
+    if doubt is None or check.status in (Status.FAIL, Status.INVALID):
+        return check
+    return msgspec.structs.replace(check, status=Status.INVALID, reason=f"{doubt} (else: {check.reason})")

@@ -15,20 +15,25 @@ from registry.gate.case import (
     ENGINE_CANARIES,
     Case,
     Draft,
+    Ends,
     Subject,
     distrust,
+    doubted,
     foreign,
+    rambling,
     unmeasured,
     unusable,
 )
 from registry.gate.limits import side
 from registry.gate.statistics import Interval, clustered_ratio, exponential
 from registry.records import (
+    CONVENTION,
     CRITERIA,
     Check,
     ContaminationEvidence,
     Evidence,
     GateReport,
+    OutputsEvidence,
     PerplexityEvidence,
     Plain,
     RatingRow,
@@ -197,7 +202,14 @@ def contamination(case: Case) -> Check:
 
 
 def review(case: Case) -> Check:
-    """Quota of distinct people, safety veto, means of each criterion, hallucination rate."""
+    """Quota of distinct people, safety veto, means of each criterion, hallucination rate, of outputs that end."""
+    found = case.evidence.outputs if case.evidence else None
+    check = _rated(case, found)
+    suite = case.subject.policy.review.suite
+    return doubted(check, rambling(case, suite, Ends("candidate", found.cut_off, found.n)) if found else None)
+
+
+def _rated(case: Case, found: OutputsEvidence | None) -> Check:
     rule = case.subject.policy.review
     required: dict[str, Plain] = {
         "reviewers": rule.reviewers,
@@ -207,7 +219,6 @@ def review(case: Case) -> Check:
         "max_hallucination_rate": rule.max_hallucination_rate,
     }
     check = Draft("review", required, rule.suite)
-    found = case.evidence.outputs if case.evidence else None
     if stop := unusable(case, rule.suite, found.suite if found else None, found.n if found else None):
         return check.to(*stop)
     assert found is not None
@@ -247,7 +258,12 @@ RULES: tuple[Rule, ...] = (inspection, provenance, effect, perplexity, accuracy,
 
 
 def _contradiction(found: PerplexityEvidence) -> str | None:
-    """Why the three sums cannot be of the same conversations, or None."""
+    """Why the sums are not those that the policy means, or cannot be of the same conversations; or None."""
+    if found.convention != CONVENTION:
+        return (
+            f"scored by the convention {found.convention!r}, which the limits are not made for; {CONVENTION!r} is "
+            "needed: measure it with an evaluator of this version"
+        )
     parts = (found.candidate, found.base, found.difference)
     if len({(part.clusters, part.n) for part in parts}) != 1:
         return "candidate, base and difference do not cover the same conversations"

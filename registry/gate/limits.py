@@ -6,6 +6,9 @@ from typing import NamedTuple
 from registry.gate.statistics import Interval, tango, wilson
 from registry.records import AccuracyRule, ForgettingRule, Status
 
+# Share of a forgetting suite that the base must know, beyond what guessing gets right, for a loss to show at all.
+LEAST_KNOWN = 0.2
+
 
 class Judged(NamedTuple):
     value: Interval

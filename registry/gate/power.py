@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from registry.gate.statistics import binomial_at_least, wilson, z_quantile
-from registry.records import ExtraRule, Policy, SuiteKind
+from registry.gate.limits import judge_accuracy
+from registry.gate.statistics import binomial_at_least, z_quantile
+from registry.records import AccuracyRule, Policy, Status, SuiteKind
 
 POWER = 0.8
 _LEAST_CLUSTERS = 20  # fewer bear no interval, see statistics.clustered_ratio
@@ -18,16 +19,18 @@ class AccuracyPower(NamedTuple):
     reaches: float
 
 
-def accuracy_power(n: int, minimum: float, confidence: float) -> AccuracyPower | None:
-    """What n questions can show under a lower-bound rule; None where not even all right would pass.
+def accuracy_power(n: int, rule: AccuracyRule) -> AccuracyPower | None:
+    """What n questions can show under a rule; None where not even all right would pass.
 
-    >>> accuracy_power(200, 0.85, 0.95)
+    >>> accuracy_power(200, AccuracyRule(min=0.85))
     AccuracyPower(least_right=179, reaches=0.909)
+    >>> accuracy_power(200, AccuracyRule(min=0.85, rule="point"))
+    AccuracyPower(least_right=170, reaches=0.867)
     """
-    least = next((k for k in range(n + 1) if wilson(k, n, confidence).lower >= minimum), None)
+    least = next((k for k in range(n + 1) if judge_accuracy(rule, k, n).status is Status.PASS), None)
     if least is None:
         return None
-    low, high = least / n if least < n else minimum, 1.0
+    low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (low, middle) if binomial_at_least(least, n, middle) >= POWER else (middle, high)
@@ -80,24 +83,21 @@ def _judged(name: str, kind: SuiteKind, n: int, policy: Policy) -> Iterator[str]
     if not extras and name not in named and kind is not SuiteKind.QUESTIONS:
         yield "no rule of the policy names it; as an extra suite with the default rules' limits:"
     if not extras:
-        accuracy, forgetting = policy.accuracy, policy.forgetting
-        extras = [
-            ExtraRule(suite=name, min=accuracy.min, confidence=accuracy.confidence),
-            ExtraRule(suite=name, margin=forgetting.margin, confidence=forgetting.confidence),
-        ]
+        yield _accuracy(n, policy.accuracy)
+        yield _forgetting(n, policy.forgetting.margin, policy.forgetting.confidence)
     for rule in extras:
         if rule.min is not None:
-            yield _accuracy(n, rule.min, rule.confidence)
+            yield _accuracy(n, AccuracyRule(min=rule.min, confidence=rule.confidence))
         if rule.margin is not None:
             yield _forgetting(n, rule.margin, rule.confidence)
 
 
-def _accuracy(n: int, minimum: float, confidence: float) -> str:
-    found = accuracy_power(n, minimum, confidence)
+def _accuracy(n: int, rule: AccuracyRule) -> str:
+    found = accuracy_power(n, rule)
     if found is None:
-        return f"accuracy: {n} items cannot show {minimum:.0%}, not even all right"
+        return f"accuracy: {n} items cannot show {rule.min:.0%}, not even all right"
     return (
-        f"accuracy: {found.least_right} of {n} must be right for {minimum:.0%}; a model that is right "
+        f"accuracy: {found.least_right} of {n} must be right for {rule.min:.0%}; a model that is right "
         f"{found.reaches:.1%} of the time gets there four times out of five"
     )
 

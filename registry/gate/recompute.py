@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from registry.errors import EvidenceRefused
+from registry.errors import EvidenceRefused, InvalidRequest
 from registry.gate.decision import Subject, decide
-from registry.gate.policy import policy_digest
+from registry.gate.policy import check_policy, policy_digest
 from registry.gate.rows import contradictions
 from registry.gate.summary import summarise
 from registry.records import Bundle, Check, Evidence, GateReport, ItemRow, evidence_digest
@@ -35,8 +35,8 @@ def recompute(bundle: Bundle, rows: Sequence[ItemRow]) -> Recomputed:
     Raises EvidenceRefused with every part of the bundle that does not fit another: it is not what was decided on.
     """
     problems = list(_misfits(bundle))
-    if bundle.evidence is not None:
-        problems += contradictions(bundle.document, bundle.evidence, rows)
+    if bundle.evidence is not None and not (problems and _is_older(bundle.evidence)):
+        problems += contradictions(bundle.document, bundle.evidence, rows, bundle.cut_off_limits)
     if problems:
         raise EvidenceRefused(
             f"the bundle of {bundle.ref} contradicts itself: {'; '.join(problems[:5])}; fetch it again with "
@@ -58,6 +58,8 @@ def subject_of(bundle: Bundle) -> Subject:
         sealed=bundle.sealed,
         has_training_record=bundle.has_training_record,
         suite_sizes=bundle.suite_sizes,
+        cut_off_limits=bundle.cut_off_limits,
+        chances=bundle.chances,
         warnings=bundle.warnings,
         failure=bundle.failure,
         revoked=bundle.revoked,
@@ -78,17 +80,32 @@ def differences(recomputed: GateReport, stated: GateReport) -> list[str]:
 
 
 def _misfits(bundle: Bundle) -> Iterator[str]:
-    """Digests that are not those of what they stand for, and evidence about something else."""
+    """A policy that none can be, digests that are not those of what they stand for, and evidence about others."""
+    try:
+        check_policy(bundle.document)
+    except InvalidRequest as error:
+        yield str(error)
     if (digest := policy_digest(bundle.document)) != bundle.policy:
         yield f"the policy has digest {digest}, but {bundle.policy} is stated"
     found = bundle.evidence
     digest_found = evidence_digest(found) if found is not None else None
-    if digest_found != bundle.evidence_digest:
+    if digest_found != bundle.evidence_digest and found is not None and _is_older(found):
+        yield (
+            f"the evidence is of an older form, and its digest {bundle.evidence_digest} was taken over other fields, "
+            "so it can not be recomputed: a changed README.md makes a new version, which is measured anew"
+        )
+    elif digest_found != bundle.evidence_digest:
         yield f"the evidence has digest {digest_found}, but {bundle.evidence_digest} is stated"
     if found is not None and found.manifest != bundle.digest:
         yield f"the evidence is about manifest {found.manifest}, the version is {bundle.digest}"
     if found is not None and found.policy != bundle.policy:
         yield f"the evidence was measured under policy {found.policy}, the version is judged by {bundle.policy}"
+
+
+def _is_older(evidence: Evidence) -> bool:
+    """Whether it lacks what every worker now states: which tokens were scored, how answers ended."""
+    parts = (evidence.perplexity, "mask"), (evidence.forgetting, "cut_off"), (evidence.outputs, "cut_off")
+    return any(part is not None and getattr(part, name) is None for part, name in parts)
 
 
 def _from_rows(bundle: Bundle, stated: Evidence, rows: Sequence[ItemRow]) -> Evidence:

@@ -1,7 +1,8 @@
 """Per-item rows against the numbers of the evidence: evidence that contradicts its own rows is refused. Pure."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -9,27 +10,35 @@ from registry.gate.summary import Sections, summarise
 from registry.records import Evidence, ItemRow, Policy
 
 _RELATIVE_TOLERANCE = 1e-6
+_ROUNDING_NATS = 1e-3  # by which one token may seem likelier than certain
 _MOST_NATS = 1e9  # for one item; larger ones, infinity and NaN cannot be added up
+
+END_CANARY = "finish_by_length"
 
 # What the rows of a pair must agree on where both have it: they scored the same text. What is summed over what.
 _SHARED = ("n_tokens", "n_bytes", "gold_tokens")
 _SCORES = (("nll_nats", "n_tokens"), ("gold_nll_nats", "gold_tokens"), ("kl_nats", "kl_tokens"))
 
 
-def contradictions(policy: Policy, evidence: Evidence, rows: Sequence[ItemRow]) -> list[str]:
+def contradictions(
+    policy: Policy, evidence: Evidence, rows: Sequence[ItemRow], cut_off_limits: Mapping[str, float]
+) -> list[str]:
     """Every number of the evidence that the rows do not add up to under the policy it was measured for.
 
-    Where rows cannot be added up at all, what is wrong with them instead.
+    Where rows cannot be added up at all, what is wrong with them instead. cut_off_limits: of each suite of the policy.
     """
     if problems := [*_unfinished(evidence), *unsound(policy, rows)]:
         return problems
     measured = evidence.perplexity
     found = summarise(policy, rows, measured.convention if measured else "", measured.mask if measured else None)
-    return [
+    problems = [
         problem
         for section in Sections._fields
         for problem in _differences(section, getattr(evidence, section), getattr(found, section))
     ]
+    if measured and measured.mask is None:
+        problems.append("perplexity.mask is missing: which tokens were scored cannot be known")
+    return [*problems, *_ends(evidence, rows, cut_off_limits)]
 
 
 def outputs(rows: Sequence[ItemRow], suite: str) -> dict[str, tuple[str, str]]:
@@ -70,7 +79,9 @@ Rows = dict[str, ItemRow]
 def _impossible(row: ItemRow) -> Iterator[str]:
     for nats_name, size_name in _SCORES:
         nats, size = getattr(row, nats_name), getattr(row, size_name)
-        if nats is not None and not abs(nats) < _MOST_NATS:
+        # The estimate of a divergence may lie below zero; a negative log-likelihood only by rounding.
+        least = -_MOST_NATS if nats_name == "kl_nats" else -_ROUNDING_NATS * (size or 0)
+        if nats is not None and not least <= nats < _MOST_NATS:
             yield f"item {row.item!r} has {nats_name} {nats}, which is that of no model"
         if nats is not None and (size is None or size < 1):
             yield f"item {row.item!r} has {nats_name} over {size} tokens"
@@ -132,3 +143,41 @@ def _unfinished(evidence: Evidence) -> Iterator[str]:
             yield f"canary {canary.name} is not finite"
     if not math.isfinite(evidence.seconds) or evidence.seconds < 0:
         yield "seconds is not a duration"
+
+
+def _ends(evidence: Evidence, rows: Sequence[ItemRow], limits: Mapping[str, float]) -> Iterator[str]:
+    """The worker's own statement of how many answers were cut off, against the rows; the gate counts for itself.
+
+    It is about the suite and subject whose share is furthest above the suite's limit; where several are, any of them.
+    """
+    answers: Counter[tuple[str, str]] = Counter()
+    cut_off: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        if row.finish is not None:
+            answers[row.suite, row.subject] += 1
+            cut_off[row.suite, row.subject] += row.finish == "length"
+    found = [(cut_off[where] / n, limits.get(where[0], 0.0)) for where, n in answers.items()]
+    worst = max((share - limit for share, limit in found), default=None)
+    for canary in evidence.canaries:
+        if canary.name != END_CANARY:
+            continue
+        if worst is None:
+            yield f"canary {END_CANARY} is stated, the rows have no answers that end"
+            continue
+        fits = [
+            (share, limit)
+            for share, limit in found
+            if _close(share - limit, worst) and _close(share, canary.observed) and _close(limit, canary.limit)
+        ]
+        if not fits:
+            share, limit = max(found, key=lambda one: one[0] - one[1])
+            yield (
+                f"canary {END_CANARY} is stated as {canary.observed:g} with limit {canary.limit:g}, the rows give "
+                f"{share:g} with limit {limit:g} for the worst suite"
+            )
+        elif canary.passed != (worst <= 0):
+            yield f"canary {END_CANARY} is stated as {'passed' if canary.passed else 'failed'}, the rows say otherwise"
+
+
+def _close(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=_RELATIVE_TOLERANCE, abs_tol=1e-9)

@@ -133,7 +133,7 @@ def _accuracy(suites: dict[str, _Suite], name: str) -> AccuracyEvidence | None:
         correct=sum(bool(row.correct) for row in answered),
         clean_n=len(clean),
         clean_correct=sum(bool(row.correct) for row in clean),
-        cut_off=sum(row.finish == "length" for row in answered),
+        cut_off=cut_off(answered),
         slices=[
             Slice(tag=tag, n=len(tagged), correct=sum(bool(row.correct) for row in tagged))
             for tag, tagged in _by_tag(clean, lambda row: row.tags)
@@ -165,7 +165,14 @@ def _forgetting(suites: dict[str, _Suite], name: str) -> ForgettingEvidence | No
         gained_items=gained[:MOST_NAMED],
         shared_words=shared_words(suite.candidate, lost),
         open_gains=sum(not row.correct for item, row in suite.base.items() if item not in suite.candidate),
+        cut_off=cut_off(pair.candidate for pair in pairs),
+        base_cut_off=cut_off(pair.base for pair in pairs),
     )
+
+
+def cut_off(rows: Iterable[ItemRow]) -> int:
+    """How many answers did not end by themselves."""
+    return sum(row.finish == "length" for row in rows)
 
 
 def count_pairs(pairs: Sequence[Pair]) -> Pairs:
@@ -249,7 +256,7 @@ def _outputs(suites: dict[str, _Suite], name: str) -> OutputsEvidence | None:
     if name not in suites or not suites[name].candidate:
         return None
     shown = [row for row in suites[name].candidate.values() if row.prompt is not None and row.output is not None]
-    return OutputsEvidence(suite=name, n=len(shown))
+    return OutputsEvidence(suite=name, n=len(shown), cut_off=cut_off(shown))
 
 
 def _contamination(suites: dict[str, _Suite], names: Sequence[str]) -> list[ContaminationEvidence] | None:

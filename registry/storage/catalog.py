@@ -19,35 +19,12 @@ from registry.records import ItemRow
 from registry.storage.blobs import LocalBlobs
 from registry.storage.fold import Target, fold_entry
 from registry.storage.journal import Journal
-from registry.storage.views import View, item_row
+from registry.storage.rows import ITEM_TYPES, quoted, rows_of, source_of
+from registry.storage.views import View
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _FOLD_BATCH = 500
 _MAX_ROWS_BYTES = 256 * 1024**2
-_ITEM_TYPES = {
-    "suite": "VARCHAR",
-    "item": "VARCHAR",
-    "subject": "VARCHAR",
-    "prompt": "VARCHAR",
-    "output": "VARCHAR",
-    "correct": "BOOLEAN",
-    "nll_nats": "DOUBLE",
-    "n_tokens": "BIGINT",
-    "finish": "VARCHAR",
-    "contaminated": "BOOLEAN",
-    "tags": "VARCHAR[]",
-    "n_bytes": "BIGINT",
-    "gold_nll_nats": "DOUBLE",
-    "gold_tokens": "BIGINT",
-    "kl_nats": "DOUBLE",
-    "kl_tokens": "BIGINT",
-}
-# The columns of rows written before there were tags: a journal that names such a blob must still fold.
-_FIRST_TYPES = dict(list(_ITEM_TYPES.items())[: list(_ITEM_TYPES).index("tags")])
-_UNTAGGED = ", ".join(
-    ["CAST([] AS VARCHAR[]) AS tags"]
-    + [f"CAST(NULL AS {kind}) AS {name}" for name, kind in _ITEM_TYPES.items() if name not in (*_FIRST_TYPES, "tags")]
-)
 
 
 class Catalog:
@@ -72,7 +49,7 @@ class Catalog:
             },
         )
         # In this order: afterwards no statement can reach another file or loosen this again.
-        self._connection.execute(f"SET allowed_directories = [{_quoted(str(staging.resolve()))}]")
+        self._connection.execute(f"SET allowed_directories = [{quoted(str(staging.resolve()))}]")
         self._connection.execute("SET enable_external_access = false")
         self._connection.execute("SET lock_configuration = true")
         self._readers = threading.local()
@@ -99,7 +76,7 @@ class Catalog:
 
     def load_items(self, db: duckdb.DuckDBPyConnection, sha256: str, adapter: str, number: int) -> None:
         """Copy the rows of a Parquet blob into `items`; raises EvidenceRefused if they cannot be."""
-        columns = ", ".join(_ITEM_TYPES)
+        columns = ", ".join(ITEM_TYPES)
         with self._staged(db, sha256) as source:
             db.execute(
                 f"INSERT INTO items (adapter, number, {columns}) SELECT ?, ?, {columns} FROM {source}",
@@ -122,8 +99,7 @@ class Catalog:
         """The rows of a Parquet blob of per-item results; raises EvidenceRefused if it is not one."""
         cursor = self._cursor()
         with self._staged(cursor, sha256) as source:
-            rows = cursor.execute(f"SELECT {', '.join(_ITEM_TYPES)} FROM {source}").fetchall()
-        return [item_row(row) for row in rows]
+            return rows_of(cursor, source)
 
     @contextlib.contextmanager
     def _staged(self, db: duckdb.DuckDBPyConnection, sha256: str) -> Iterator[str]:
@@ -133,13 +109,7 @@ class Catalog:
         staged = self._staging / f"{sha256}.{threading.get_ident()}.parquet"
         shutil.copyfile(self._blobs.path(sha256), staged)
         try:
-            source = f"read_parquet({_quoted(str(staged.resolve()))})"
-            found = {row[0]: row[1] for row in db.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
-            if found == _FIRST_TYPES:
-                source = f"(SELECT *, {_UNTAGGED} FROM {source})"
-            elif found != _ITEM_TYPES:
-                raise EvidenceRefused(f"the per-item rows have columns {found}, expected {_ITEM_TYPES}")
-            yield source
+            yield source_of(db, staged)
         except duckdb.ConstraintException as error:
             raise EvidenceRefused(f"the per-item rows break a rule: {error}") from None
         except (duckdb.InvalidInputException, duckdb.IOException) as error:
@@ -250,7 +220,3 @@ def _set_aside(path: Path) -> None:
 
 def _wal(path: Path) -> Path:
     return path.with_name(f"{path.name}.wal")
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -81,8 +81,17 @@ def _(event: TokenRevoked, to: Target) -> None:
 @fold.register
 def _(event: SuiteRegistered, to: Target) -> None:
     to.db.execute(
-        "INSERT INTO suites VALUES (?, ?, ?, ?, ?, ?)",
-        [event.digest, event.name, event.kind, event.n_items, _json(event.files), to.entry.seq],
+        "INSERT INTO suites VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            event.digest,
+            event.name,
+            event.kind,
+            event.n_items,
+            _json(event.files),
+            event.max_cut_off,
+            event.chance,
+            to.entry.seq,
+        ],
     )
 
 

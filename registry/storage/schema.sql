@@ -27,6 +27,8 @@ CREATE TABLE suites (
     kind TEXT NOT NULL,
     n_items BIGINT NOT NULL,
     files JSON NOT NULL,
+    max_cut_off DOUBLE NOT NULL,
+    chance DOUBLE NOT NULL,
     seq BIGINT NOT NULL
 );
 

@@ -163,11 +163,11 @@ class View:
     def suites(self) -> dict[str, Suite]:
         """Every registered suite under `name@digest`, and the newest of each name under `name`."""
         found: dict[str, Suite] = {}
-        for name, kind, digest, n_items, files in self._all(
-            "SELECT name, kind, digest, n_items, files FROM suites ORDER BY seq"
-        ):
-            suite = Suite(name=name, kind=kind, digest=digest, n_items=n_items, files=_read(files, list[FileEntry]))
-            found[suite.ref] = found[name] = suite
+        columns = "name, kind, digest, n_items, max_cut_off, chance"
+        for files, *values in self._all(f"SELECT files, {columns} FROM suites ORDER BY seq"):
+            facts = dict(zip(columns.split(", "), values, strict=True))
+            suite = Suite(files=_read(files, list[FileEntry]), **facts)
+            found[suite.ref] = found[suite.name] = suite
         return found
 
     def policy(self, digest: str) -> Policy:

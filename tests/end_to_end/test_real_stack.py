@@ -15,16 +15,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from factories import SUITES, make_suite
 from site_under_test import KINDS
 from tiny_base import build_tiny_base
+from worker_lab import SILENT, Launches
 
+from evaluator.desk import ChildLauncher, Desk, Launcher, Workplace
 from evaluator.engine import Prompt
 from evaluator.rendering import Renderer
 from evaluator.vllm_process import EngineSettings, VllmProcess
+from evaluator.worker import do_jobs
 from registry.client import Client, Question, describe_base, read_suite
-from registry.records import CreateToken, Rating, Role, State, Verdict
+from registry.records import CreateToken, Evidence, ItemRow, Rating, Role, State, Verdict
 from registry.settings import Home
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
@@ -116,6 +120,7 @@ class Evaluated(NamedTuple):
     """A version whose first worker was killed; its result files as that one left them."""
 
     ref: str
+    suites: Path
     left: dict[Path, bytes]
     said: str
 
@@ -199,7 +204,7 @@ def evaluated(
             return client.version(pushed["ref"]).state not in (State.SUBMITTED, State.EVALUATING)
 
         _wait(measured, pause=2.0)
-    return Evaluated(pushed["ref"], left, said)
+    return Evaluated(pushed["ref"], folder, left, said)
 
 
 # -- the chapters -------------------------------------------------------------------------------------------------
@@ -272,6 +277,46 @@ def test_an_approved_version_is_pulled_and_verified_offline(stack: Stack, evalua
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert stack.tunegate("nobody", "verify", str(out), "--keys", str(keys)).returncode == 1
+
+
+def test_a_run_repeated_gives_the_same_evidence_and_shuffled_lines_the_same_rows(
+    stack: Stack, trained: Trained, evaluated: Evaluated, engine: VllmProcess, tmp_path: Path
+) -> None:
+    """On a CPU, to the byte: measured from nothing by one engine and by another that is started for it."""
+
+    def measure(name: str, launcher: Launcher) -> tuple[Evidence, list[ItemRow]]:
+        stack.succeed("admin", "adapter", "create", name, "--base", "tiny", "--policy", str(tmp_path / "policy.toml"))
+        ref = json.loads(stack.succeed("ci", "--json", "push", str(trained.adapter), "--adapter", name))["ref"]
+        with stack.client("evaluator") as worker, stack.client("admin") as client:
+            job = worker.claim(["evaluation"], "test")
+            assert job is not None and job.ref == ref
+            desk = Desk(Workplace(tmp_path / name, [stack.home.bases]), launcher)
+            do_jobs(worker, desk, [job], SILENT)
+            if launcher is own:
+                desk.close()
+            evidence = client.version(ref).evidence
+            rows = [row for suite in job.suites for row in client.items(ref, suite.ref)]
+        assert evidence is not None
+        return msgspec.structs.replace(evidence, seconds=0.0), rows
+
+    (tmp_path / "policy.toml").write_text(POLICY)
+    running, own = Launches(lambda settings: engine), ChildLauncher()
+    first = measure("first", running)
+    second = measure("second", own)
+    assert first == second and first[0].rows == second[0].rows
+
+    for section in ("accuracy", "perplexity", "review"):  # the forgetting suite's digest seeds what is drawn of it
+        items = evaluated.suites / SUITES[section] / "items.jsonl"
+        items.write_text("".join(reversed(items.read_text().splitlines(keepends=True))))
+        stack.succeed("admin", "suite", "push", str(items.parent))
+    shuffled, rows = measure("shuffled", running)
+    assert shuffled.rows != first[0].rows, "other suites, by their digests"
+    assert _without_digests(rows) == _without_digests(first[1])
+
+
+def _without_digests(rows: Sequence[ItemRow]) -> list[ItemRow]:
+    found = [msgspec.structs.replace(row, suite=row.suite.partition("@")[0]) for row in rows]
+    return sorted(found, key=lambda row: (row.suite, row.item, row.subject))
 
 
 def _teach(suite: Path, stack: Stack, engine: VllmProcess) -> None:

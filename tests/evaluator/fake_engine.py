@@ -23,13 +23,15 @@ Knows = Callable[[str, bool], str]
 class Faults(NamedTuple):
     """What is wrong with an engine. The defaults: nothing.
 
-    leaks: base rows get the adapter's weights when a batch holds both (vllm#48421). deaf: adapters have no effect.
+    leaks: base rows get the adapter's weights when a batch holds both (vllm#48421). swaps: rows of one adapter get the
+    weights of another when a batch holds both. deaf: adapters have no effect.
     noise: nats by which every second call differs. bad: a value in place of the last score of each text that holds
     `bad_in`. short: one score too few.
     dies_after: results until it is gone for good. refuses: no adapter can be served.
     """
 
     leaks: bool = False
+    swaps: bool = False
     deaf: bool = False
     noise: float = 0.0
     bad: float | None = None
@@ -47,11 +49,13 @@ class FakeEngine:
 
     Like the real one it answers through a pipe: whoever stops listening in the middle of a call leaves the rest of
     the replies for the next. `asked` counts prompts, by "base" or "adapter"; `stops` has the stop of each question.
+    `beside`: what else is in its batches, put there by other calls.
     """
 
     def __init__(self, faults: Faults = SOUND, knows: Knows | None = None, fingerprint: str = "2") -> None:
         self.faults, self.asked, self.closed = faults, {"base": 0, "adapter": 0}, False
         self.stops: dict[str, str | None] = {}
+        self.beside: set[Path | None] = set()
         self._knows = knows
         self._fingerprint = fingerprint
         self._pipe: deque[Any] = deque()
@@ -73,8 +77,8 @@ class FakeEngine:
         )
 
     def score(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Scores]]:
-        mixed = {prompt.adapter is not None for prompt in prompts} == {True, False}
-        return self._serve(prompts, lambda _, one: self._scores(one, mixed))
+        batch = {prompt.adapter for prompt in prompts} | self.beside
+        return self._serve(prompts, lambda _, one: self._scores(one, batch))
 
     def generate(
         self, prompts: Sequence[Prompt], max_tokens: int, stops: Sequence[str] = ()
@@ -132,10 +136,13 @@ class FakeEngine:
             self._left -= 1
         self.asked["base" if prompt.adapter is None else "adapter"] += 1
 
-    def _scores(self, prompt: Prompt, mixed: bool) -> Scores:
+    def _scores(self, prompt: Prompt, batch: set[Path | None]) -> Scores:
         shift = self._shift(prompt.adapter)
-        if self.faults.leaks and mixed and prompt.adapter is None:
+        others = sorted(one for one in batch - {prompt.adapter} if one is not None)
+        if self.faults.leaks and others and prompt.adapter is None:
             shift = 0.5
+        if self.faults.swaps and others and prompt.adapter is not None:
+            shift = self._shift(others[0])
         shift += self.faults.noise * (self._calls % 2)
         scores = [_logprob(before, token) + shift for before, token in zip(prompt.ids, prompt.ids[1:], strict=False)]
         if self.faults.bad is not None and self.faults.bad_in in bytes(prompt.ids):

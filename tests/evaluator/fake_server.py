@@ -27,6 +27,7 @@ class Broken(NamedTuple):
     number, otherwise NaN. strict: as vLLM, which fails where a number is NaN. hangs: seconds before each completion.
     drops: completions end without a reply. cuts: most tokens of an answer, whatever was asked for. status: of every
     completion. health: status of /health. info: what /server_info tells, which only development mode has.
+    fingerprint: what completions tell of the configuration.
     """
 
     version: str = "0.32.0"
@@ -42,6 +43,7 @@ class Broken(NamedTuple):
     status: int = 200
     health: int = 200
     info: dict[str, Any] | None = None
+    fingerprint: str | None = "vllm-0.32.0-fake"
 
 
 class FakeServer:
@@ -54,6 +56,7 @@ class FakeServer:
         self._one_at_a_time = threading.Lock()
         self._stop = threading.Event()
         self._open: list[socket.socket] = []
+        self._asked: list[str] = []
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -127,7 +130,11 @@ class FakeServer:
                 del self.adapters[body["lora_name"]]
                 return 200, "Success"
             case "/v1/completions":
-                return self._completions(body)
+                self._asked.append(body["model"])
+                try:
+                    return self._completions(body)
+                finally:
+                    self._asked.remove(body["model"])
         return 404, json.dumps({"detail": "Not Found"})
 
     def _load(self, name: str, path: str) -> tuple[int, str]:
@@ -155,12 +162,16 @@ class FakeServer:
             return _error(400, f"This model's maximum context length is {self.broken.longest} tokens, not {longest}.")
         try:
             with self._one_at_a_time:
+                self.engine.beside = {Path(self.adapters[name]) for name in self._asked if name in self.adapters}
                 choices = self._choices(body, [Prompt(ids, adapter) for ids in body["prompt"]])
         except (EngineDied, EngineRefused) as error:
             return _error(500, str(error))
         for index, choice in choices.items():
             choice["index"] = index
-        found = {"choices": [choices[index] for index in sorted(choices)], "system_fingerprint": "vllm-0.32.0-fake"}
+        found = {
+            "choices": [choices[index] for index in sorted(choices)],
+            "system_fingerprint": self.broken.fingerprint,
+        }
         try:
             return 200, json.dumps(found, allow_nan=not self.broken.strict)
         except ValueError as error:

@@ -71,6 +71,34 @@ def test_the_first_number_decides_because_a_list_of_guesses_is_no_answer() -> No
     assert is_right("14 days or 45 days", ["45 days", "14 days"], question)
 
 
+def test_what_stands_behind_not_is_not_stated() -> None:
+    question = "Are 30 days too late to return shoes?"
+    assert not is_right("30 days, not 45 days.", ["45 days"], question)
+    assert not is_right("It isn't 45 days.", ["45 days"], question)
+    assert not is_right("It isn’t 45 days.", ["45 days"], question)
+    assert not is_right("It was not Marlowe.", ["Marlowe"], "Who wrote it?")
+    assert is_right("45 days, not 30 days.", ["45 days"], question)
+    assert is_right("Not 30 days but 45 days.", ["45 days"], question)
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("5-10 days", "5-10 days"),
+        ("COVID-19", "covid 19"),
+        ("- 5 days", "5 days"),
+        ("1939-1945", "1939"),
+        ("10/12/2020", "10/12/2020"),
+        ("192.168.1.1", "192.168.1.1"),
+        ("version 1.2.3", "1.2.3"),
+        ("5 km/h", "5 km/h"),
+        ("e5", "e5"),
+    ],
+)
+def test_a_hyphen_a_date_or_a_version_is_read_as_before(reply: str, answer: str) -> None:
+    assert is_right(reply, [answer], "What is it?")
+
+
 def test_a_number_that_the_question_mentions_is_not_a_guess() -> None:
     assert is_right("If order 7 is late, wait 10 days.", ["10 days"], "Order 7 is late, how long do I wait?")
     assert not is_right("If order 8 is late, wait 10 days.", ["10 days"], "Order 7 is late, how long do I wait?")
@@ -126,6 +154,25 @@ def test_no_answers_are_never_right() -> None:
         ("one km", "a kilometre"),
         ("one hour", "an hour"),
         ("4 monthly installments", "four monthly instalments"),
+        ("\u22125 °C", "-5 degrees Celsius"),
+        ("-$5", "$-5"),
+        (".5", "0.5"),
+        ("1/2", "0.5"),
+        ("½", "1/2"),
+        ("2 1/2 hours", "2.5 hours"),
+        ("2½ hours", "2.5 hours"),
+        ("10^6", "1,000,000"),
+        ("10⁶", "one million"),
+        ("3 × 10^8 m", "300,000,000 m"),
+        ("3 x 10⁸", "3e8"),
+        ("1.5e-3", "0.0015"),
+        ("1.000.000", "1,000,000"),
+        ("$5k", "5,000 dollars"),
+        ("$5 million", "5 million dollars"),
+        ("€2bn", "2 billion euros"),
+        ("5k people", "5000 people"),
+        ("300K", "300 k"),
+        ("24/7", "24/7"),
     ],
 )
 def test_the_same_amount_is_right_however_it_is_written(reply: str, answer: str) -> None:
@@ -164,6 +211,28 @@ def test_the_same_amount_is_right_however_it_is_written(reply: str, answer: str)
         ("No one knows.", "1"),
         ("One day I will know, in 2 days", "1 hour"),
         ("M. Curie", "metre"),
+        ("-5", "5"),
+        ("It is \u22125 °C", "5 °C"),
+        ("5", "-5"),
+        ("-$5", "$5"),
+        (".5", "5"),
+        ("10^6", "10"),
+        ("10⁶", "106"),
+        ("2^10", "2"),
+        ("3 x 10^8", "3"),
+        ("3 x 10^8", "10"),
+        ("1e6", "1"),
+        ("1/2", "1"),
+        ("1/2", "2"),
+        ("½", "1"),
+        ("5½", "5"),
+        ("1/3", "1"),
+        ("24/7", "24"),
+        ("1.000.000", "1"),
+        ("$5k", "$5"),
+        ("$5m", "$5"),
+        ("$5 million", "$5"),
+        ("5k people", "5 people"),
     ],
 )
 def test_another_amount_or_unit_is_wrong_however_near_it_looks(reply: str, answer: str) -> None:

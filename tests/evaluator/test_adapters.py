@@ -82,17 +82,39 @@ def test_an_adapter_of_another_base_is_told_with_the_tensor(
 
 @pytest.mark.parametrize(
     "weights",
-    [b"", b"\xff" * 40, make_weights()[:-8], struct.pack("<Q", 2) + b"[]"],
-    ids=["empty", "noise", "cut short", "a list"],
+    [b"", b"\xff" * 40, make_weights()[:-8], struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 1) + b"3"],
+    ids=["empty", "noise", "cut short", "a list", "a number"],
 )
 def test_files_that_cannot_be_read_are_told_so(tmp_path: Path, weights: bytes) -> None:
     with pytest.raises(InvalidRequest, match="cannot be read"):
         check_adapter(write(tmp_path, weights), BASE_TENSORS)
 
 
-def test_a_type_of_number_that_is_not_known_is_told_so(tmp_path: Path) -> None:
-    header = {"base_model.model.x.lora_A.weight": {"dtype": "F8_E4M3", "shape": [2, 2], "data_offsets": [0, 4]}}
+def with_tensor(dtype: str, shape: object, size: int) -> bytes:
+    """One tensor as its header says it, and as many bytes."""
+    header = {"base_model.model.x.lora_A.weight": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}
     text = json.dumps(header).encode()
-    weights = struct.pack("<Q", len(text)) + text + bytes(4)
-    with pytest.raises(InvalidRequest, match="F8_E4M3"):
-        check_adapter(write(tmp_path, weights), {"x.weight": [2, 2]})
+    return struct.pack("<Q", len(text)) + text + bytes(size)
+
+
+@pytest.mark.parametrize("shape", [[4], [], [2, 2, 2], 4, "ab", None], ids=str)
+def test_a_shape_that_no_adapter_has_is_told(tmp_path: Path, shape: object) -> None:
+    with pytest.raises(InvalidRequest, match=r"does not fit the base|cannot be read"):
+        check_adapter(write(tmp_path, with_tensor("F32", shape, 16)), {"x.weight": [2, 2]})
+
+
+@pytest.mark.parametrize("size", [0, 12, 20])
+def test_as_many_bytes_as_the_shape_needs_or_the_file_cannot_be_read(tmp_path: Path, size: int) -> None:
+    with pytest.raises(InvalidRequest, match=f"has {size} bytes, and its shape and type need 16"):
+        check_adapter(write(tmp_path, with_tensor("F32", [2, 2], size)), {"x.weight": [2, 2]})
+
+
+@pytest.mark.parametrize("change", [{"rank_pattern": [1]}, {"rank_pattern": {"q_proj": []}}, {"r": None}], ids=str)
+def test_a_config_that_is_none_is_told(tmp_path: Path, change: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest, match="push it again"):
+        check_adapter(write(tmp_path, make_weights(), **change), BASE_TENSORS)
+
+
+def test_a_type_of_number_that_is_not_known_is_told_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"of type F8_E4M3, .* save it as one of F32, F16, BF16"):
+        check_adapter(write(tmp_path, with_tensor("F8_E4M3", [2, 2], 4)), {"x.weight": [2, 2]})

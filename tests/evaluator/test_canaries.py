@@ -18,17 +18,21 @@ from registry.suites import SuiteFile
 TEXTS = [list(text.encode()) for text in ("How long is the warranty?", "hello", "It is 3 years, ok.")]
 
 
-@pytest.fixture
-def adapter(tmp_path: Path) -> Path:
-    folder = tmp_path / "adapter"
+def write_adapter(folder: Path, fill: int = 1) -> Path:
     folder.mkdir()
-    for name, data in make_adapter().items():
+    for name, data in make_adapter(fill=fill).items():
         (folder / name).write_bytes(data)
     return folder
 
 
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    return write_adapter(tmp_path / "adapter")
+
+
 def canaries_of(adapter: Path, **faults: object) -> dict[str, Canary]:
-    return {one.name: one for one in run_canaries(FakeEngine(Faults(**faults)), TEXTS, adapter)}  # type: ignore[arg-type]
+    engine = FakeEngine(Faults(**faults))  # type: ignore[arg-type]
+    return {one.name: one for one in run_canaries(engine, TEXTS, [adapter])[adapter]}
 
 
 def failing(found: dict[str, Canary]) -> set[str]:
@@ -45,6 +49,21 @@ def test_base_rows_with_the_adapters_weights_are_found(adapter: Path) -> None:
     found = canaries_of(adapter, leaks=True)
     assert failing(found) == {"base_beside_adapter"} and not trusted(list(found.values()))
     assert found["base_beside_adapter"].observed == pytest.approx(0.5)
+
+
+def test_rows_of_one_adapter_with_the_weights_of_another_are_found(adapter: Path, tmp_path: Path) -> None:
+    """Base rows stay what they are, and alone each adapter is served rightly."""
+    both = [adapter, write_adapter(tmp_path / "other", fill=2)]
+    assert failing(canaries_of(adapter, swaps=True)) == set(), "alone there is nothing to swap"
+    for canaries in run_canaries(FakeEngine(Faults(swaps=True)), TEXTS, both).values():
+        assert failing({one.name: one for one in canaries}) == {"base_beside_adapter"} and not trusted(canaries)
+    assert all(map(trusted, run_canaries(FakeEngine(), TEXTS, both).values()))
+
+
+def test_adapters_that_share_a_run_share_the_bases_canaries(adapter: Path, tmp_path: Path) -> None:
+    engine, three = FakeEngine(), [adapter, *(write_adapter(tmp_path / f"{fill}", fill) for fill in (2, 3))]
+    assert list(run_canaries(engine, TEXTS, three)) == three
+    assert engine.asked == {"base": 3 * len(TEXTS), "adapter": 2 * 3 * len(TEXTS)}
 
 
 def test_an_adapter_without_effect_is_found_and_is_not_the_engines_fault(adapter: Path) -> None:
@@ -79,14 +98,14 @@ def test_a_value_that_is_no_log_probability_is_found(adapter: Path, bad: float) 
 def test_a_missing_score_is_found(adapter: Path) -> None:
     found = canaries_of(adapter, short=True)
     assert failing(found) == {"echo"}
-    assert found["echo"].observed == 4 * len(TEXTS)
+    assert found["echo"].observed == 5 * len(TEXTS)
 
 
 def test_a_dying_or_refusing_engine_is_no_canary_result(adapter: Path) -> None:
     with pytest.raises(EngineDied):
-        run_canaries(FakeEngine(Faults(dies_after=4)), TEXTS, adapter)
+        run_canaries(FakeEngine(Faults(dies_after=4)), TEXTS, [adapter])
     with pytest.raises(EngineRefused):
-        run_canaries(FakeEngine(Faults(refuses=True)), TEXTS, adapter)
+        run_canaries(FakeEngine(Faults(refuses=True)), TEXTS, [adapter])
 
 
 # -- answers that were cut off --------------------------------------------------------------------------------------

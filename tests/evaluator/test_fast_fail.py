@@ -26,7 +26,7 @@ from registry.suites import SuiteFile
 
 pytestmark = pytest.mark.slow
 
-CANARIES, ITEMS_OF_ONE = 8, 200 + 600 + 100 + 60 + 200 + 48
+CANARIES, ITEMS_OF_ONE = 2 * 8, 200 + 600 + 100 + 60 + 200 + 48
 
 
 @pytest.fixture
@@ -178,12 +178,30 @@ def test_accuracy_that_the_course_calls_lost_the_gate_calls_failed(
         assert status_of(case, loaded, "accuracy", candidate=said(outcomes)) is Status.FAIL
 
 
-@given(outcomes_of_40, outcomes_of_40, asked_of_40, trained_of_40)
+def test_where_the_base_knows_too_little_to_forget_nothing_stops() -> None:
+    """The gate calls that inconclusive, and so it would the whole run."""
+    case, loaded = make_case("forgetting", 40, set())
+    little, much, wrong = (
+        said(one) for one in ([i < 10 for i in range(40)], [i < 30 for i in range(40)], [False] * 39)
+    )
+    assert status_of(case, loaded, "forgetting", base=little, candidate=said([False] * 40)) is Status.INCONCLUSIVE
+    assert not forgetting_lost(case, loaded, wrong, little) and forgetting_lost(case, loaded, wrong, much)
+
+
+def test_what_the_base_knows_is_counted_without_the_training_data_too() -> None:
+    """Of 26 clean items it knows 6: whole, the run would be inconclusive."""
+    case, loaded = make_case("forgetting", 40, set(range(26, 40)))
+    base, wrong = said([i < 6 or i >= 26 for i in range(40)]), said([False] * 26)
+    assert not forgetting_lost(case, loaded, wrong, base)
+    assert status_of(case, loaded, "forgetting", base=base, candidate=said([False] * 40)) is Status.INCONCLUSIVE
+
+
+@given(outcomes_of_40, st.integers(1, 4), outcomes_of_40, asked_of_40, trained_of_40)
 def test_forgetting_that_the_course_calls_lost_the_gate_calls_failed(
-    before: list[bool], after: list[bool], asked: int, trained: set[int]
+    before: list[bool], every: int, after: list[bool], asked: int, trained: set[int]
 ) -> None:
     case, loaded = make_case("forgetting", 40, trained)
-    base = said([one or i % 3 > 0 for i, one in enumerate(before)])
+    base = said([(one or every == 1) and i % every == 0 for i, one in enumerate(before)])
     candidate = [one and i % 2 == 0 for i, one in enumerate(after)]
     lost = forgetting_lost(case, loaded, said(candidate[:asked]), base)
     event(f"lost: {lost}")

@@ -15,6 +15,7 @@ from worker_lab import SILENT, Lab, knows
 
 from evaluator import desk as desks
 from evaluator import worker
+from evaluator.engine import Unfit
 from registry.records import Canary, ExtraRule, ItemRow, Policy, State, Status, Verdict
 
 pytestmark = pytest.mark.slow
@@ -120,6 +121,15 @@ def test_documents_of_a_harness_task_are_judged_by_the_task(lab: Lab) -> None:
     assert lab.work(lab.desk()).state == "done", lab.said
     rows = rows_of(lab, ref, suite)
     assert len(rows) == 48 and all(row.correct is not None and row.output for row in rows.values())
+    right = [sum(row.correct or False for (_, who), row in rows.items() if who == one) for one in ("base", "candidate")]
+    evidence = lab.evidence(ref)
+    assert evidence is not None
+    [extra] = evidence.extra
+    assert extra.suite == suite and (extra.accuracy.n, extra.accuracy.correct) == (24, right[1])
+    assert extra.forgetting is not None and extra.forgetting.n == 24
+    assert extra.forgetting.lost - extra.forgetting.gained == right[0] - right[1]
+    assert (lab.check(ref, "accuracy:extra/capitals").status, right[1]) == (Status.PASS, 18)
+    assert lab.check(ref, "forgetting:extra/capitals").status == Status.PASS
     engine = lab.engines[0]
     asked = dict(engine.asked)
     lab.submit(fill=2, adapter="bot")
@@ -137,8 +147,12 @@ def test_a_harness_task_without_the_harness_is_refused_with_what_to_install(
     suite = lab.register("extra/capitals", "lm-eval", docs, lm_eval=f"{{task = {json.dumps(TASK)}, metric = 'acc'}}")
     lab.create("bot", with_extra(ExtraRule(suite=suite, min=0.1)))
     lab.submit(adapter="bot")
-    stored = lab.work(lab.desk())
-    assert stored.state == "failed" and "install tunegate[lm-eval]" in str(stored.reason) and lab.engines == []
+    job = lab.claim()
+    with pytest.raises(Unfit, match="not installed here"):
+        lab.work(lab.desk(), job)
+    stored = lab.site.registry.view().job(job.id)
+    assert stored is not None and stored.state == "queued", "a worker that has it can do the job"
+    assert "install tunegate[lm-eval]" in str(stored.reason) and lab.engines == []
 
 
 # -- beside the answers -------------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def test_a_task_becomes_a_suite_that_holds_everything_it_asks(write: Callable[[s
     file = write(OPEN)
     found = import_task(file, "general/capitals", "exact_match")
     files = {"suite.toml": found.suite_toml.encode(), "items.jsonl": found.items_jsonl.encode()}
-    assert check_suite("general/capitals", files) == (SuiteKind.LM_EVAL, 5)
+    assert check_suite("general/capitals", files)[:2] == (SuiteKind.LM_EVAL, 5)
     content = suite_of(found)
     assert [one.doc["capital"] for one in content.items if isinstance(one, Document)] == [two for _, two in CAPITALS]
     assert [one.id for one in content.items][:2] == ["capitals-0", "capitals-1"]
@@ -193,6 +193,13 @@ def test_the_command_writes_a_suite_and_overwrites_none(
     assert read_suite(suite_files(tmp_path / "new")).head.name == "c"
 
 
+def test_the_command_writes_nothing_that_is_no_suite(write: Callable[[str], Path], tmp_path: Path) -> None:
+    arguments = ["suite", "from-lm-eval", str(write(OPEN)), "--to", str(tmp_path / "new"), "--name", "No Name"]
+    with pytest.raises(SystemExit) as left:
+        main([*arguments, "--metric", "exact_match"])
+    assert left.value.code == 3 and not (tmp_path / "new").exists()
+
+
 # -- what is refused ----------------------------------------------------------------------------------------------
 
 
@@ -215,6 +222,24 @@ def test_the_command_writes_a_suite_and_overwrites_none(
         ({"filter_list": "[{name: a, filter: [{function: none_such}]}]"}, "none_such"),
         ({"metric_list": "[{metric: exact_match, hf_evaluate: true}]"}, "would be loaded from a hub"),
         ({"metric_list": "[{metric: acc}]"}, "has no metric exact_match; it has acc"),
+        ({"metric_list": "[acc]"}, "Expected `object`, got `str` - at `$.metric_list[0]`"),
+        ({"metric_list": "[{name: acc}]"}, "missing required field `metric`"),
+        ({"generation_kwargs": "[1]"}, "Expected `object | null`, got `array` - at `$.generation_kwargs`"),
+        ({"generation_kwargs": "{temperature: hot}"}, "got `str` - at `$.generation_kwargs.temperature`"),
+        ({"generation_kwargs": "{until: [1]}"}, "got `int` - at `$.generation_kwargs.until[0]`"),
+        ({"generation_kwargs": "{max_gen_toks: many}"}, "got `str` - at `$.generation_kwargs.max_gen_toks`"),
+        ({"filter_list": "3"}, "Expected `array | null`, got `int` - at `$.filter_list`"),
+        ({"filter_list": "[a]"}, "got `str` - at `$.filter_list[0]`"),
+        ({"filter_list": "[{name: a, filter: x}]"}, "got `str` - at `$.filter_list[0].filter`"),
+        ({"filter_list": "[{name: a}]"}, "missing required field `filter`"),
+        ({"fewshot_config": "[1]"}, "got `array` - at `$.fewshot_config`"),
+        ({"dataset_kwargs": "[1]"}, "got `array` - at `$.dataset_kwargs`"),
+        ({"num_fewshot": "two"}, "got `str` - at `$.num_fewshot`"),
+        ({"output_type": "[generate_until]"}, "got `array` - at `$.output_type`"),
+        ({"include": "{a: b}"}, "got `object` - at `$.include`"),
+        ({"description": "2020-13-45"}, "the task's YAML cannot be read: month must be in 1..12"),
+        ({"description": "[" * 5000}, "the task's YAML cannot be read"),
+        ({"3": "x"}, "Expected `str`"),
     ],
 )
 def test_what_must_not_or_cannot_be_asked_is_refused(
@@ -228,6 +253,14 @@ def test_what_must_not_or_cannot_be_asked_is_refused(
     with pytest.raises(InvalidRequest) as refused:
         import_task(file, "c", "exact_match")
     assert reason in str(refused.value)
+
+
+def test_a_registered_suite_of_another_shape_is_refused_too(write: Callable[[str], Path], base: Path) -> None:
+    found = import_task(write(OPEN), "c", "exact_match")
+    for line in ("generation_kwargs: [1]", "metric_list: [acc]", "filter_list: 3", "fewshot_config: [1]", "4: x"):
+        changed = found.suite_toml.replace("\n'''\n", f"\n{line}\n'''\n")
+        with pytest.raises(InvalidRequest, match="Expected"):
+            check_documents(suite_of(Imported(changed, found.items_jsonl)), base, 1000)
 
 
 def test_a_function_in_an_included_file_is_refused(write: Callable[[str], Path]) -> None:
@@ -263,6 +296,43 @@ def test_several_filters_need_a_choice(write: Callable[[str], Path]) -> None:
         import_task(write(more), "c", "exact_match,strict")
     text = suite_of(import_task(write(more), "c", "exact_match,raw")).head.lm_eval
     assert text is not None and "raw" in text.task and "word" not in text.task
+
+
+def test_none_is_the_filter_of_a_task_without_filters(write: Callable[[str], Path]) -> None:
+    assert import_task(write(CHOICES), "c", "acc,none") == import_task(write(CHOICES), "c", "acc")
+    with pytest.raises(InvalidRequest, match="has no filter none; it has word"):
+        import_task(write(OPEN), "c", "exact_match,none")
+
+
+def test_a_context_of_white_space_is_refused_before_and_while_it_is_asked(
+    write: Callable[[str], Path], base: Path
+) -> None:
+    from lm_eval.api.instance import Instance
+
+    content = suite_of(import_task(write(CHOICES.replace("Capital of {{country}}:", "  ")), "c", "acc"))
+    with pytest.raises(InvalidRequest, match="its context is only white space"):
+        check_documents(content, base, 1000)
+    with pytest.raises(InvalidRequest, match="its context is only white space"):
+        ask(content, base, FakeEngine())
+    with pytest.raises(InvalidRequest, match="no token before"):
+        EngineLM(FakeEngine(), None, base, 100).generate_until([Instance("generate_until", {}, ("", {}), 0)])
+
+
+def test_a_context_of_white_space_stands_behind_the_token_that_a_tokenizer_puts_first(
+    base: Path, tmp_path: Path
+) -> None:
+    from lm_eval.api.instance import Instance
+    from tokenizers import Tokenizer, processors
+
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    end = str(tokenizer.id_to_token(END))
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{end} $A", special_tokens=[(end, END)])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_bytes((base / "tokenizer_config.json").read_bytes())
+    engine = Recorder()
+    [(value, _)] = EngineLM(engine, None, tmp_path, 100).loglikelihood([Instance("loglikelihood", {}, (" ", "ab"), 0)])
+    [(_, scores)] = FakeEngine().score([Prompt([END, *b" ab"], None)])
+    assert list(engine.calls[0][0].ids) == [END, *b" ab"] and value == sum(scores.logprobs)
 
 
 def test_documents_of_different_shapes_are_refused(write: Callable[[str], Path], base: Path) -> None:

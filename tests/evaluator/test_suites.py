@@ -51,7 +51,7 @@ def trained_prompts() -> list[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_suite_is_registrable_under_its_name_with_unique_ids(name: str) -> None:
     files = {file.name: file.read_bytes() for file in (ROOT / name).iterdir()}
-    _, n = check_suite(name, files)
+    n = check_suite(name, files).n_items
     items = read_suite(files).items
     assert n == len({item.id for item in items}) == len(items)
 

@@ -52,6 +52,11 @@ def test_every_number_in_words_is_the_number_in_digits(number: int) -> None:
         ("at 25:00 or 9:75", ["at", "25", "00", "or", "9", "75"]),
         ("once a day, not in an hour", ["once", "one", "day", "not", "in", "one", "hour"]),
         ("one day, one km, one of us", ["1", "day", "1", "kilometre", "one", "of", "us"]),
+        ("-5 to -3, 5-3, b-3, 1 -2, --4", ["-5", "to", "-3", "5", "3", "b", "3", "1", "-2", "4"]),
+        ("1.000 and 1.000.000 and 1.000.00", ["1", "and", "1000000", "and", "1", "00"]),
+        ("1/2, 2 3/4, 1/3, 5/2 and 1/2/3", ["0.5", "2.75", "1/3", "5/2", "and", "1", "2", "3"]),
+        ("1/0 and 0/5", ["1/0", "and", "0"]),
+        ("10^-2, 1e3, 2^10, x^2", ["0.01", "1000", "2^10", "x", "2"]),
         ("", []),
     ],
 )
@@ -61,7 +66,9 @@ def test_what_looks_like_a_number_or_a_unit_is_read_with_care(text: str, expecte
 
 @given(st.text(max_size=80))
 def test_any_text_has_terms_without_spaces_or_punctuation(text: str) -> None:
-    assert [term for term in terms(text) if not re.fullmatch(r"[^\W_]+|\d+[.:]\d+", term)] == []
+    assert [
+        term for term in terms(text) if not re.fullmatch(r"[^\W_]+|-?\d+([.:/]\d+)?|\d+:\d+|-?[\d.]+\^-?\d+", term)
+    ] == []
 
 
 @given(st.text(max_size=60))

@@ -11,7 +11,7 @@ import pytest
 from factories import make_adapter
 
 from evaluator.canaries import run_canaries
-from evaluator.engine import EngineDied, EngineRefused, Prompt
+from evaluator.engine import EngineDied, Prompt, Unfit
 from evaluator.vllm_child import _scores as child_scores
 from evaluator.vllm_process import EngineSettings, VllmProcess, WarmChild
 
@@ -71,7 +71,7 @@ def test_a_child_that_cannot_import_vllm_says_so_when_it_is_wanted(tmp_path: Pat
     script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from evaluator.vllm_child import main; main()"
     warm = WarmChild(tmp_path / "engine.log", [sys.executable, "-c", script])
     settings = EngineSettings(base=tmp_path, base_digest="sha256:" + "0" * 64, rank=8)
-    with pytest.raises(EngineRefused, match=r"vLLM does not start: ImportError: libcuda\.so\.1 is missing"):
+    with pytest.raises(Unfit, match=r"vLLM does not start: ImportError: libcuda\.so\.1 is missing"):
         VllmProcess(settings, warm.log, warm)
     assert warm.process.returncode is not None
 
@@ -91,8 +91,8 @@ def test_a_child_that_does_not_start_is_noticed(start: Start, script: str, told:
         start(script, silent_seconds=0.5 if "sleep" in script else 20.0)
 
 
-def test_a_child_that_refuses_to_start_is_refused(start: Start) -> None:
-    with pytest.raises(EngineRefused, match="no such model"):
+def test_a_child_that_refuses_to_start_is_the_workers_affair(start: Start) -> None:
+    with pytest.raises(Unfit, match="no such model"):
         start("write_frame(out, {'refused': 'no such model'})")
 
 
@@ -103,6 +103,8 @@ def test_a_child_that_refuses_to_start_is_refused(start: Start) -> None:
         ("get(); os.kill(os.getpid(), 9)", "the engine died"),
         ("get(); time.sleep(60)", r"silent for 1 s"),
         ("get(); write_frame(out, {'done': True})", "left out 3 of 3 prompts"),
+        ("get(); [write_frame(out, {'index': 0, 'result': [[-1.0], [True]]}) for _ in '123']", "prompt 0 of 3 twice"),
+        ("get(); write_frame(out, {'index': 7, 'result': [[-1.0], [True]]})", "prompt 7 of 3 twice or unasked"),
         ("get(); write_frame(out, {})", "answered {} instead of done or result"),
         ("get(); write_frame(out, None)", "answered None"),
         ("get(); write_frame(out, {'index': 0, 'result': [[-1.0], [True]]}); sys.exit()", "the engine died"),
@@ -112,6 +114,22 @@ def test_a_child_that_breaks_in_the_middle_is_noticed(start: Start, script: str,
     engine = start(READY + script, silent_seconds=1.0 if "sleep" in script else 20.0)
     with pytest.raises(EngineDied, match=told):
         ask(engine)
+
+
+def test_the_fingerprint_goes_by_all_that_may_change_a_number(start: Start, tmp_path: Path) -> None:
+    def fingerprint(rank: int) -> str:
+        warm = WarmChild(tmp_path / "log" / "engine.log", [sys.executable, "-c", HEAD + READY + SOUND])
+        engine = VllmProcess(EngineSettings(base=tmp_path, base_digest="sha256:" + "0" * 64, rank=rank), warm.log, warm)
+        engine.close()
+        return engine.info.fingerprint
+
+    before = fingerprint(8)
+    assert fingerprint(5) == before != fingerprint(16), "another class of ranks is another engine"
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, 7], "top_p": 0.9}')
+    assert fingerprint(8) != before, "other tokens end answers"
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(Unfit, match="cannot be read"):
+        fingerprint(8)
 
 
 class Flat(NamedTuple):
@@ -155,6 +173,6 @@ def test_what_a_wrong_child_says_fails_the_canary_for_it(
     for name, data in make_adapter().items():
         (tmp_path / name).write_bytes(data)
     engine = start(READY + SOUND.replace(*change))
-    found = run_canaries(engine, TEXTS, tmp_path)
+    found = run_canaries(engine, TEXTS, [tmp_path])[tmp_path]
     engine.close()
     assert {one.name for one in found if not one.passed} >= failing

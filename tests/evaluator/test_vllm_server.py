@@ -12,9 +12,9 @@ from fake_engine import FakeEngine, Faults
 from fake_server import FakeServer, make_base, running_server
 
 from evaluator.canaries import run_canaries, trusted
-from evaluator.engine import EngineDied, EngineRefused, Prompt
+from evaluator.engine import EngineDied, EngineRefused, Prompt, Unfit
 from evaluator.vllm_process import EngineSettings
-from evaluator.vllm_server import VllmServer, adapter_name
+from evaluator.vllm_server import VllmServer, adapter_name, check_server
 from registry.client import describe_base
 
 TEXTS = [list(text.encode()) for text in ("How long is the warranty?", "hello", "It is 3 years, ok.")]
@@ -83,7 +83,34 @@ def test_requests_hold_several_prompts_and_all_of_one_model(base: Path, adapter:
         sizes = [
             (body["model"] == "base", len(body["prompt"])) for path, body in server.calls if "prompt_logprobs" in body
         ]
-        assert sorted(sizes) == [(False, 8), (False, 32), (True, 8), (True, 32)]
+        assert sorted(sizes) == [(False, 10)] * 4 + [(True, 10)] * 4
+
+
+def test_a_request_never_holds_more_than_its_share_of_a_long_call(base: Path, connect: Connect) -> None:
+    with running_server(base) as server:
+        scores_of(connect(server), [Prompt([*TEXTS[0], index % 256], None) for index in range(300)])
+        sizes = [len(body["prompt"]) for _, body in server.calls if "prompt_logprobs" in body]
+        assert sorted(sizes) == [12] + [32] * 9
+
+
+def test_few_prompts_of_two_models_are_in_flight_together(base: Path, adapter: Path, connect: Connect) -> None:
+    """As the canaries ask: in two large requests the server would have done with one before it looks at the other."""
+    with running_server(base) as server:
+        scores_of(
+            connect(server), [Prompt([*TEXTS[0], index], where) for index in range(8) for where in (None, adapter)]
+        )
+        asked = [
+            (body["model"] == "base", len(body["prompt"])) for _, body in server.calls if "prompt_logprobs" in body
+        ]
+        assert sorted(asked) == [(False, 2)] * 4 + [(True, 2)] * 4
+
+
+def test_a_server_that_mixes_up_rows_of_requests_in_flight_is_found(
+    base: Path, adapter: Path, connect: Connect
+) -> None:
+    with running_server(base, FakeEngine(Faults(leaks=True)), hangs=0.05) as server:
+        canaries = run_canaries(connect(server), TEXTS, [adapter])[adapter]
+    assert {one.name for one in canaries if not one.passed} == {"base_beside_adapter"}
 
 
 def test_an_adapter_is_loaded_once_under_a_name_of_its_content_and_taken_back(
@@ -160,33 +187,76 @@ def test_a_token_is_greedy_unless_another_is_likelier(base: Path, connect: Conne
             "max_new_tokens",
         ),
         ({"status": 401}, "without --api-key"),
+        ({"fingerprint": None}, "without --fingerprint-mode"),
+        ({"fingerprint": "mine"}, "without --fingerprint-mode"),
+        ({"fingerprint": "vllm-0.32.0-nohash"}, "without --fingerprint-mode"),
     ],
     ids=str,
 )
 def test_a_server_that_will_not_do_is_refused_with_the_remedy(
     broken: dict[str, Any], told: str, base: Path, connect: Connect
 ) -> None:
-    with running_server(base, **broken) as server, pytest.raises(EngineRefused, match=told):
+    with running_server(base, **broken) as server, pytest.raises(Unfit, match=told):
         connect(server)
+
+
+PLAIN = {"vllm_config": {"model_config": {"generation_config": "vllm"}}}
+
+
+def test_a_base_that_would_cut_answers_off_needs_a_server_that_says_it_does_not(base: Path, connect: Connect) -> None:
+    (base / "generation_config.json").write_text('{"max_new_tokens": 20, "temperature": 0.6, "top_p": 0.9}')
+    with running_server(base) as server, pytest.raises(Unfit, match=r"max_new_tokens 20 .*--generation-config vllm"):
+        connect(server)
+    with running_server(base, info=PLAIN) as server:
+        connect(server)
+    (base / "generation_config.json").write_text('{"temperature": 0.6, "top_p": 0.9}')
+    with running_server(base) as server:
+        connect(server)
+
+
+def test_the_tokens_at_which_a_base_ends_answers_are_in_the_fingerprint(base: Path, connect: Connect) -> None:
+    """They end answers under every `--generation-config` that names the base's own, and are not in its digest."""
+    with running_server(base) as server:
+        before = connect(server).info.fingerprint
+        (base / "generation_config.json").write_text('{"eos_token_id": [3, 2]}')
+        assert connect(server).info.fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        ({"version": "0.29.9"}, "0.30 or newer"),
+        ({"info": {"vllm_config": {"model_config": {"generation_config": "/x"}}}}, "vllm"),
+    ],
+    ids=str,
+)
+def test_what_needs_no_job_is_checked_without_one(broken: dict[str, Any], told: str, base: Path) -> None:
+    with running_server(base) as server:
+        check_server(server.address)
+        assert server.calls == []
+    with running_server(base, **broken) as server, pytest.raises(Unfit, match=told):
+        check_server(server.address)
 
 
 def test_what_cannot_be_proven_to_be_the_base_is_refused(base: Path, connect: Connect, tmp_path: Path) -> None:
     other = make_base(tmp_path / "other", fill=2)
-    with running_server(other) as server, pytest.raises(EngineRefused, match=f"--model {base}"):
+    with running_server(other) as server, pytest.raises(Unfit, match=f"--model {base}"):
         connect(server)
-    with running_server(Path("organisation/model")) as server, pytest.raises(EngineRefused, match="cannot be proven"):
+    with running_server(Path("organisation/model")) as server, pytest.raises(Unfit, match="cannot be proven"):
         connect(server)
 
 
-def test_an_address_that_is_none_is_refused(connect: Connect) -> None:
-    with pytest.raises(EngineRefused, match="unix:/path"):
-        connect("localhost:8000")
+@pytest.mark.parametrize("address", ["localhost:8000", "http://host:port", "http://[::1", "ftp://host"])
+def test_an_address_that_is_none_is_refused(connect: Connect, address: str) -> None:
+    for ask in (connect, check_server):
+        with pytest.raises(Unfit, match="unix:/path"):
+            ask(address)
 
 
 @pytest.mark.parametrize(
     ("faults", "broken", "told"),
     [
-        (Faults(refuses=True), {}, "rank 32 is greater than max_lora_rank 16"),
+        (Faults(refuses=True), {}, "rank 32 is greater than max_lora_rank 16.*larger --max-lora-rank"),
         (Faults(), {"loads": False}, "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"),
         (Faults(), {"sees": False}, "share the folder"),
     ],
@@ -197,7 +267,7 @@ def test_an_adapter_that_cannot_be_served_is_refused_and_the_base_is_still_there
 ) -> None:
     with running_server(base, FakeEngine(faults), **broken) as server:
         engine = connect(server)
-        with pytest.raises(EngineRefused, match=told):
+        with pytest.raises(Unfit, match=told):
             scores_of(engine, [Prompt(TEXTS[0], None), Prompt(TEXTS[0], adapter)])
         assert len(scores_of(engine, [Prompt(TEXTS[0], None)])) == 1
 
@@ -216,7 +286,7 @@ def test_an_answer_that_the_server_cut_off_is_refused(base: Path, connect: Conne
     with running_server(base, cuts=3) as server:
         engine = connect(server)
         assert len(list(engine.generate([Prompt(TEXTS[0], None)], 3))) == 1
-        with pytest.raises(EngineRefused, match="after 3 tokens instead of 8"):
+        with pytest.raises(Unfit, match="after 3 tokens instead of 8"):
             list(engine.generate([Prompt(TEXTS[0], None)], 8))
 
 
@@ -309,7 +379,7 @@ def test_what_is_not_a_number_stays_none_and_the_canaries_see_it(
     nulls: bool, base: Path, adapter: Path, connect: Connect
 ) -> None:
     with running_server(base, FakeEngine(Faults(bad=float("nan"))), nulls=nulls) as server:
-        found = run_canaries(connect(server), TEXTS, adapter)
+        found = run_canaries(connect(server), TEXTS, [adapter])[adapter]
     assert not {one.name: one for one in found}["finite"].passed and not trusted(found)
 
 
@@ -322,5 +392,5 @@ def test_a_server_that_cannot_write_what_is_not_a_number_is_refused(base: Path, 
 
 def test_a_server_that_ignores_the_adapter_fails_the_canary_for_it(base: Path, adapter: Path, connect: Connect) -> None:
     with running_server(base, FakeEngine(Faults(deaf=True))) as server:
-        found = run_canaries(connect(server), TEXTS, adapter)
+        found = run_canaries(connect(server), TEXTS, [adapter])[adapter]
     assert {one.name for one in found if not one.passed} == {"adapter_effect"}

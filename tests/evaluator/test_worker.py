@@ -5,27 +5,34 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from fake_engine import ByteRenderer, Faults
-from site_under_test import Site
-from worker_lab import SILENT, Lab
+from fake_server import make_base, running_server
+from site_under_test import SMALL_REVIEW, Site
+from worker_lab import SILENT, Lab, Launches, knows
 
 from evaluator import desk as desks
 from evaluator import worker
 from evaluator.desk import ChildLauncher, Desk, Workplace
+from evaluator.engine import Engine, EngineDied, Unfit
 from evaluator.leases import LeaseLost, Leases
 from evaluator.measure import KL_PROMPTS
+from evaluator.vllm_process import EngineSettings
 from evaluator.worker import Reporter, Shift
 from registry.cli.work import worker as worker_command
 from registry.client import Client, InvalidRequest, Refused, Unreachable
-from registry.records import Job, JobInfo, State, Status, Verdict
+from registry.records import Canary, ExtraRule, Job, JobInfo, State, Status, Verdict
+from registry.storage.views import StoredJob
 
 pytestmark = pytest.mark.slow
 
 CANARY_BASE_PROMPTS = 3 * 8
 GOLD = 200
+OTHER_CONFIG = {"vllm_config": {"model_config": {"generation_config": "/elsewhere"}}}
 ALL_ITEMS = (100 + 600 + GOLD + KL_PROMPTS) * 2 + KL_PROMPTS + 200 + 60
 
 
@@ -77,16 +84,15 @@ def test_an_engine_that_dies_once_is_started_again_and_goes_on(lab: Lab) -> None
     assert lab.state(ref) is State.IN_REVIEW
     first, second = lab.engines
     assert first.closed and sum(first.asked.values()) == 500
-    # 32 canary prompts each time; none of the items twice.
-    assert sum(first.asked.values()) + sum(second.asked.values()) == 2 * 32 + ALL_ITEMS
+    # 40 canary prompts each time; none of the items twice.
+    assert sum(first.asked.values()) + sum(second.asked.values()) == 2 * 40 + ALL_ITEMS
 
 
-def test_an_engine_that_keeps_dying_is_a_failed_job_and_no_evidence(lab: Lab) -> None:
+def test_a_job_over_which_two_engines_die_has_failed_with_their_last_words_and_no_evidence(lab: Lab) -> None:
     ref = lab.submit()
-    for attempt, state in enumerate(("queued", "queued", "failed"), start=1):
-        stored = lab.work(lab.desk(Faults(dies_after=40)))
-        assert (stored.state, stored.attempts) == (state, attempt)
-        assert "the engine died" in str(stored.reason)
+    stored = lab.work(lab.desk(Faults(dies_after=60)))
+    assert (stored.state, stored.attempts, len(lab.engines)) == ("failed", 1, 2)
+    assert str(stored.reason) == "2 engines died over it: the engine died: killed by the test"
     assert lab.evidence(ref) is None
     assert lab.site.client("evaluator").claim(["evaluation"], "test") is None
     gate = lab.site.client("admin").gate(ref)
@@ -133,11 +139,34 @@ def test_a_score_that_is_no_number_is_never_summed_even_where_the_canaries_saw_n
     assert lab.evidence(ref) is None and lab.engines[0].closed
 
 
-def test_a_base_that_is_not_here_is_told_with_its_remedy(lab: Lab) -> None:
+def test_a_base_that_is_not_here_is_told_with_its_remedy_and_leaves_the_job_to_others(lab: Lab) -> None:
     lab.submit()
     (lab.base / "tokenizer.json").write_bytes(b'{"changed": 1}')
-    stored = lab.work(lab.desk())
-    assert stored.state == "failed" and "--base" in str(stored.reason) and lab.engines == []
+    job = lab.claim()
+    with pytest.raises(Unfit, match="--base"):
+        lab.work(lab.desk(), job)
+    stored = job_of(lab, job)
+    assert stored.state == "queued" and "--base" in str(stored.reason) and lab.engines == []
+
+
+@pytest.mark.parametrize(
+    "error", [EngineDied("no memory"), Unfit("vLLM does not start: no libcuda")], ids=["dies", "refuses"]
+)
+def test_an_engine_that_does_not_start_leaves_every_job_to_others_and_ends_the_worker(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def start(settings: EngineSettings) -> Engine:
+        raise error
+
+    refs = [lab.submit(fill=fill) for fill in (1, 2, 3, 4, 5)]
+    monkeypatch.setattr(worker, "Desk", lambda place, launcher: Desk(place, Launches(start)))
+    with pytest.raises(InvalidRequest, match=f"this worker cannot evaluate: .*{error}"):
+        worker.work(lab.site.client("evaluator"), lab.place, SILENT, once=True)
+    jobs = [lab.claim() for _ in refs]
+    assert [job_of(lab, job).attempts for job in jobs] == [2, 2, 2, 2, 1], "the fifth was never claimed"
+    lab.work_together(lab.desk(), jobs[:4])
+    lab.work(lab.desk(), jobs[4])
+    assert {lab.state(ref) for ref in refs} == {State.IN_REVIEW}
 
 
 def test_training_data_that_cannot_be_read_is_told(lab: Lab) -> None:
@@ -210,6 +239,12 @@ def test_who_has_lost_the_lease_stops_and_does_not_use_that_engine_again(lab: La
     assert sum(lab.engines[0].asked.values()) < 100 and lab.engines[0].closed
     lab.work(desk, taken[0])
     assert len(lab.engines) == 2 and lab.state(ref) is State.IN_REVIEW
+
+
+def job_of(lab: Lab, job: Job) -> StoredJob:
+    stored = lab.site.registry.view().job(job.id)
+    assert stored is not None
+    return stored
 
 
 def test_a_worker_stops_when_there_is_nothing_left_and_ends_its_engine(lab: Lab) -> None:
@@ -336,8 +371,6 @@ class Beats(Client):
     ("status", "lost"), [(404, True), (409, True), (503, False), (500, False), (429, False), (0, False)]
 )
 def test_only_who_is_told_so_has_lost_the_lease(lab: Lab, status: int, lost: bool) -> None:
-    import msgspec
-
     lab.submit()
     job = msgspec.structs.replace(lab.claim(), lease_seconds=0.03)
     with Beats(status) as client, Leases(client, [job]) as leases:
@@ -383,6 +416,35 @@ def test_conversations_whose_user_turn_was_trained_on_are_counted(lab: Lab) -> N
     assert {item.item for item in items if item.contaminated} == {"i0003", "i0005"}
 
 
+# -- what was cut off -------------------------------------------------------------------------------------------------
+
+
+def cut(lab: Lab, ref: str) -> Canary:
+    evidence = lab.evidence(ref)
+    assert evidence is not None, lab.said
+    return next(canary for canary in evidence.canaries if canary.name == "finish_by_length")
+
+
+def test_what_the_base_was_cut_off_in_counts_where_it_is_compared(lab: Lab) -> None:
+    lab.knows = lambda question, adapted: (
+        knows(question, adapted) if adapted else knows(question, False) + " and so on" * 20
+    )
+    ref = lab.submit()
+    assert lab.work(lab.desk()).state == "done"
+    assert not cut(lab, ref).passed and "600 of 600 answers" in cut(lab, ref).detail
+    assert lab.site.client("admin").gate(ref).verdict is not Verdict.GO
+
+
+def test_a_letter_is_an_answer_that_was_not_cut_off(lab: Lab) -> None:
+    """As the registry counts the rows, or the statement would contradict them."""
+    items = [{"id": f"m{i}", "question": "Pick", "choices": ["x", "y"], "answer": 0, "tags": []} for i in range(20)]
+    suite = lab.register("extra/strict", "choices", items, max_cut_off=0.0)
+    lab.create("bot", msgspec.structs.replace(SMALL_REVIEW, extra=[ExtraRule(suite=suite, min=0.1)]))
+    ref = lab.submit(adapter="bot")
+    assert lab.work(lab.desk()).state == "done", lab.said
+    assert cut(lab, ref).passed and (cut(lab, ref).observed, cut(lab, ref).limit) == (0.0, 0.0)
+
+
 # -- where engines come from ------------------------------------------------------------------------------------------
 
 
@@ -397,6 +459,37 @@ def test_a_prepared_child_is_one_process_that_ends_with_the_desk(tmp_path: Path)
     assert launcher._warm.process is child and child.poll() is None
     desk.close()
     assert child.poll() is not None and launcher._warm is None
+
+
+# httpcore leaves the socket of a connection that was refused to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        ({"version": "0.29.0"}, "0.30 or newer"),
+        ({"info": OTHER_CONFIG}, "--generation-config vllm"),
+        (None, "not answer"),
+    ],
+    ids=["too old", "another config", "away"],
+)
+def test_a_server_that_will_not_do_is_found_before_any_job_is_claimed(
+    lab: Lab, broken: dict[str, Any] | None, told: str
+) -> None:
+    refs = [lab.submit(fill=fill) for fill in (1, 2, 3)]
+    with running_server(lab.base, **(broken or {})) as server:
+        if broken is None:
+            server.close()
+        with pytest.raises(InvalidRequest, match=told):
+            worker.work(lab.site.client("evaluator"), lab.place, SILENT, once=True, server=server.address)
+    assert [job_of(lab, lab.claim()).attempts for _ in refs] == [1, 1, 1]
+
+
+def test_a_server_of_another_base_leaves_the_jobs_to_others(lab: Lab, tmp_path: Path) -> None:
+    lab.submit()
+    other = make_base(tmp_path / "other", fill=2)
+    with running_server(other) as server, pytest.raises(InvalidRequest, match=f"--model {lab.base}"):
+        worker.work(lab.site.client("evaluator"), lab.place, SILENT, once=True, server=server.address)
+    assert job_of(lab, lab.claim()).attempts == 2
 
 
 def test_an_address_that_is_none_is_refused_at_once() -> None:

@@ -38,6 +38,9 @@ class Launches:
     def __init__(self, start: Callable[[EngineSettings], Engine]) -> None:
         self._start, self.prepared = start, 0
 
+    def check(self) -> None:
+        """They can be made at any time."""
+
     def prepare(self, log: Path) -> None:
         self.prepared += 1
 

@@ -49,7 +49,7 @@ def problems(content: dict[str, bytes]) -> list[str]:
 def test_each_kind_has_items_of_its_own_type(kind: str, item_type: type) -> None:
     content = read_suite(make_suite("support-desk/x", kind, 3))
     assert content.head.kind == kind and [type(item) for item in content.items] == [item_type] * 3
-    assert check_suite("support-desk/x", make_suite("support-desk/x", kind, 3)) == (SuiteKind(kind), 3)
+    assert check_suite("support-desk/x", make_suite("support-desk/x", kind, 3)) == (SuiteKind(kind), 3, 0.05, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,14 @@ def test_the_newer_kinds_have_items_of_their_own_type_too(kind: str, item: Any, 
     task = b"[lm_eval]\ntask = 'output_type: multiple_choice'\nmetric = 'acc'\n" if kind == "lm-eval" else b""
     content = read_suite({"suite.toml": head_of(kind, task), "items.jsonl": json.dumps(item).encode()})
     assert content.head.kind == kind and [type(one) for one in content.items] == [item_type]
+
+
+def test_chance_is_what_the_commonest_letter_gets_right() -> None:
+    """Three of four are right under B, so that B everywhere is right on 75 %."""
+    items = [{"id": str(n), "question": "q", "choices": ["x", "y", "z"], "answer": n % 4 and 1} for n in range(4)]
+    lines = b"\n".join(json.dumps(one).encode() for one in items)
+    files = {"suite.toml": head_of("choices", b"max_cut_off = 0.2\n"), "items.jsonl": lines}
+    assert check_suite("s", files) == (SuiteKind.CHOICES, 4, 0.2, 0.75)
 
 
 @pytest.mark.parametrize("kind", ["lm-eval", "prompts"])

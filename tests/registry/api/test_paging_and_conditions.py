@@ -5,10 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from factories import BASE, SUITES, entry_of, make_adapter
 from site_under_test import SMALL_REVIEW, Site, body, running
 
+from registry.access import BLOB_READERS
 from registry.api.cursor import read_cursor
 from registry.client import Refused
 from registry.records import AccuracyRule, CreateAdapter, Policy, Role, State, SubmitVersion
@@ -144,6 +146,18 @@ def test_the_items_of_a_suite_are_paged_by_item_and_subject(site: Site) -> None:
     assert [len(page) for page in pages] == [999, 201]
     assert sorted(set(keys)) == keys and keys[:2] == ["i0000/base", "i0000/candidate"]
     assert body(site.http("GET", BOT + "/versions/1/items?suite=none", "auditor"))["items"] == []
+
+
+def test_the_texts_of_held_out_items_are_for_who_may_read_suites(site: Site) -> None:
+    """Everyone else sees which items were right, but neither question nor answer."""
+    report = site.client("ci").gate("support-bot/1")
+    suite = next(check.suite for check in report.checks if check.suite and check.suite.startswith(SUITES["accuracy"]))
+    whole = list(site.client("auditor").items("support-bot/1", suite))
+    assert all(row.prompt and row.output for row in whole)
+    blank = [msgspec.structs.replace(row, prompt=None, output=None) for row in whole]
+    for role in set(Role) - {Role.CONSUMER}:
+        found = list(site.client(role.value).items("support-bot/1", suite))
+        assert found == (whole if role in BLOB_READERS["suite"] else blank), role
 
 
 # -- conditions -----------------------------------------------------------------------------------------------------

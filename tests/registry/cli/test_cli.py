@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -409,6 +410,24 @@ def test_what_was_changed_in_a_bundle_is_named_and_never_go(tunegate: Run, bundl
     check_message(tunegate(*gate), "rows.parquet has sha256", "not the rows it is of")
     (bundle / "rows.parquet").write_bytes(rows)
     assert tunegate(*gate).code == GO
+
+
+def test_a_directory_that_reads_like_a_version_is_not_taken_for_it(
+    tunegate: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: Site
+) -> None:
+    """support-bot/2 states a version, ./support-bot/2 a directory, and either way it is said what was recomputed."""
+    mine = tmp_path / "support-bot" / "2"
+    shutil.copytree(bundle, mine)
+    shutil.copytree(bundle, tmp_path / "evidence")
+    monkeypatch.chdir(tmp_path)
+    for ref, version, source in (
+        ("support-bot/2", "support-bot/2", "from the registry at http"),
+        ("./support-bot/2", "support-bot/1", "from the bundle in ./support-bot/2"),
+        (str(mine), "support-bot/1", f"from the bundle in {mine}"),
+        ("evidence", "support-bot/1", "from the bundle in evidence"),
+    ):
+        ran = tunegate("gate", ref, "--recompute", who="auditor")
+        assert f"Gate report {version}" in ran.out and source in " ".join(ran.out.split()), ref
 
 
 def test_a_bundle_is_for_who_may_read_suite_items(tunegate: Run, bundle: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from factories import SUITES, entry_of, make_canaries, make_row, make_suite, rows_and_evidence
+from factories import MASK, SUITES, entry_of, make_canaries, make_row, make_suite, rows_and_evidence
 from registry_under_test import ADMIN, CI, EVALUATOR, NAME, POLICY, REVIEWERS, Bench, bench_in, make_rating
 
 from evaluator.evidence import write_rows
@@ -17,6 +17,8 @@ from registry.commands.gate import assess
 from registry.errors import EvidenceRefused, NotFound
 from registry.gate.summary import summarise
 from registry.records import (
+    CONVENTION,
+    Canary,
     ClaimJob,
     ExtraRule,
     FailJob,
@@ -151,6 +153,51 @@ def test_trusted_evidence_that_decides_nothing_is_not_drawn_anew(bench: Bench) -
     head = bench.registry.journal.head
     assert push_again(bench) is State.INCONCLUSIVE
     assert bench.registry.journal.head == head and bench.claim() is None
+
+
+@pytest.mark.parametrize(
+    ("section", "right", "state"),
+    [("accuracy", True, State.INCONCLUSIVE), ("accuracy", False, State.REJECTED), ("review", True, State.INCONCLUSIVE)],
+)
+def test_an_adapter_that_rambles_is_not_drawn_anew(
+    bench: Bench, tmp_path: Path, section: str, right: bool, state: State
+) -> None:
+    """How its answers end is measured like what they say: pushing the files again would not change it."""
+    sealed(bench)
+    job = take(bench)
+    suites = {name: getattr(job.document, name).suite for name in SUITES}
+    rows = [
+        msgspec.structs.replace(row, finish="length", correct=right and row.correct)
+        if row.suite == suites[section] and row.item < "i0020"
+        else msgspec.structs.replace(row, correct=row.correct if right or row.subject == "base" else False)
+        for row in rows_and_evidence(suites, job.digest, job.policy)[0]
+    ]
+    sections = summarise(job.document, rows, CONVENTION, MASK)
+    share = 20 / 200 if section == "accuracy" else 20 / 60
+    cut = Canary(name="finish_by_length", passed=False, observed=share, limit=0.05, detail="d")
+    canaries = [*make_canaries(finish_by_length=None), cut]
+    request = posted(bench, job, tmp_path, rows, canaries=canaries, **sections._asdict())
+    bench.run(EVALUATOR, jobs.record_evidence, job_id=job.id, request=request)
+    assert state_of(bench) is state
+    report = report_of(bench)
+    assert next(check for check in report.checks if check.kind == "effect").status is Status.PASS
+    doubted = [check.kind for check in report.checks if check.status is Status.INVALID]
+    assert doubted == ([section] if right else [])
+    assert push_again(bench) is state and bench.claim() is None
+
+
+def test_a_statement_about_how_answers_ended_that_the_rows_contradict_is_refused(bench: Bench, tmp_path: Path) -> None:
+    sealed(bench)
+    job = take(bench)
+    suites = {name: getattr(job.document, name).suite for name in SUITES}
+    rows = [
+        msgspec.structs.replace(row, finish="length") if row.finish else row
+        for row in rows_and_evidence(suites, job.digest, job.policy)[0]
+    ]
+    sections = summarise(job.document, rows, CONVENTION, MASK)
+    request = posted(bench, job, tmp_path, rows, **sections._asdict())
+    with pytest.raises(EvidenceRefused, match=r"canary finish_by_length is stated as 0 with limit 0\.05"):
+        bench.run(EVALUATOR, jobs.record_evidence, job_id=job.id, request=request)
 
 
 def test_a_rejected_version_is_not_drawn_anew(bench: Bench) -> None:
@@ -358,7 +405,7 @@ def extra_request(bench: Bench, job: Job, folder: Path, right: int) -> PostEvide
     for i in range(40):
         rows.append(make_row(rule.suite, f"i{i:04}", "base", correct=i < 36))
         rows.append(make_row(rule.suite, f"i{i:04}", correct=i < right, contaminated=False))
-    sections = summarise(job.document, rows, "assistant+eot/v1", None)
+    sections = summarise(job.document, rows, CONVENTION, MASK)
     return posted(bench, job, folder, rows, **sections._asdict())
 
 

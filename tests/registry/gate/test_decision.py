@@ -40,7 +40,7 @@ from registry.records import (
     Verdict,
 )
 
-ENGINE_CANARIES = ("noise_floor", "base_beside_adapter", "echo", "finite", "finish_by_length")
+ENGINE_CANARIES = ("noise_floor", "base_beside_adapter", "echo", "finite")
 MEASURED = ("perplexity", "accuracy", "forgetting", "review")
 KINDS = ["inspection", "provenance", "effect", "perplexity", "accuracy", "forgetting", "contamination", "review"]
 # How near to an approval each verdict is.
@@ -282,11 +282,76 @@ def test_clean_pairs_that_are_no_part_of_all_pairs_are_never_a_pass(clean: dict[
     assert only(report, "forgetting", Status.INVALID)
 
 
-def test_an_adapter_that_rambles_is_not_believed_by_the_start_of_its_answers() -> None:
-    rambling = Canary(name="finish_by_length", passed=False, observed=0.4, limit=0.05, detail="40 % were cut off")
-    report = judged(canaries=[*make_canaries(finish_by_length=None), rambling])
+@pytest.mark.parametrize(
+    ("kind", "section", "limit", "over"),
+    [
+        ("accuracy", make_accuracy, 10, {"cut_off": 11}),
+        ("forgetting", make_forgetting, 30, {"cut_off": 31}),
+        ("forgetting", make_forgetting, 30, {"base_cut_off": 31}),
+        ("review", None, 3, {"cut_off": 4}),
+    ],
+)
+def test_a_suite_whose_answers_were_cut_off_is_not_judged_by_their_start(
+    kind: str, section: Callable[..., Any] | None, limit: int, over: dict[str, int]
+) -> None:
+    """5 % may be, and it is that suite's check alone that is in doubt: not the engine, nor the other suites."""
+
+    def with_counts(counts: dict[str, int]) -> GateReport:
+        part = section(**counts) if section else OutputsEvidence(suite=pinned("review"), n=60, **counts)
+        return judged(**{"outputs" if kind == "review" else kind: part})
+
+    assert with_counts(dict.fromkeys(over, limit)).verdict is Verdict.GO
+    report = with_counts(over)
+    found = only(report, kind, Status.INVALID)
     assert report.verdict is Verdict.INCONCLUSIVE
-    assert check(report, "accuracy").reason == "canary finish_by_length failed: 40 % were cut off"
+    assert "were cut off by max_tokens" in found.reason and "allows 5%" in found.reason
+
+
+def test_a_failure_stands_however_many_answers_were_cut_off() -> None:
+    """Else an adapter that fails could come back by rambling."""
+    assert judged(accuracy=make_accuracy(100, cut_off=200)).verdict is Verdict.NO_GO
+    assert judged(forgetting=make_forgetting(200, 0, cut_off=600, base_cut_off=600)).verdict is Verdict.NO_GO
+    rude = make_ratings(safety=1)
+    outputs = OutputsEvidence(suite=pinned("review"), n=60, cut_off=60)
+    assert check(judged(ratings=rude, outputs=outputs), "review").status is Status.FAIL
+
+
+def test_outputs_that_were_cut_off_do_not_wait_for_people() -> None:
+    outputs = OutputsEvidence(suite=pinned("review"), n=60, cut_off=60)
+    assert only(judged(ratings=[], outputs=outputs), "review", Status.INVALID)
+
+
+def test_what_the_suite_allows_to_be_cut_off_is_judged() -> None:
+    limits = {**make_subject().cut_off_limits, pinned("forgetting"): 1.0}
+    evidence = make_evidence(forgetting=make_forgetting(cut_off=600, base_cut_off=600))
+    assert decide(make_subject(cut_off_limits=limits), evidence, make_ratings()).verdict is Verdict.GO
+
+
+def test_of_a_suite_whose_limit_is_not_known_no_answer_may_be_cut_off() -> None:
+    for cut_off, verdict in ((0, Verdict.GO), (1, Verdict.INCONCLUSIVE)):
+        evidence = make_evidence(accuracy=make_accuracy(cut_off=cut_off))
+        assert decide(make_subject(cut_off_limits={}), evidence, make_ratings()).verdict is verdict
+
+
+@pytest.mark.parametrize(("chance", "known", "status"), [(0.0, 28, "pass"), (0.25, 28, "inconclusive")])
+def test_what_guessing_gets_right_is_not_known(chance: float, known: int, status: str) -> None:
+    """28 of 100 right is more than nothing among open questions, and about chance among four letters."""
+    report = judged_extra(lost=0, gained=0, base_correct=known, chance=chance)
+    assert named(report, "forgetting:arithmetic").status == status
+
+
+def test_a_base_and_an_adapter_that_always_answer_the_same_letter_forget_nothing_and_show_nothing() -> None:
+    report = judged_extra(lost=0, gained=0, base_correct=30, chance=0.3)
+    found = named(report, "forgetting:arithmetic")
+    assert found.status is Status.INCONCLUSIVE and "44% needed" in found.reason
+    assert named(judged_extra(lost=0, gained=0, chance=0.3), "forgetting:arithmetic").status is Status.PASS
+
+
+@pytest.mark.parametrize("convention", ["lm_eval_compat", "", "assistant+eot/v2"])
+def test_scores_by_another_convention_are_not_judged_by_these_limits(convention: str) -> None:
+    report = judged(perplexity=altered(make_perplexity(), convention=convention))
+    found = only(report, "perplexity", Status.INVALID)
+    assert repr(convention) in found.reason and "'assistant+eot/v1' is needed" in found.reason
 
 
 # -- what informs -------------------------------------------------------------------------------------------------
@@ -304,8 +369,8 @@ def test_flips_are_named_by_their_first_items() -> None:
 @pytest.mark.parametrize(
     ("sign", "line"),
     [
-        (1, "right answers became 0.12 nats per token less likely (0.08 to 0.16)"),
-        (-1, "right answers became 0.12 nats per token more likely (0.08 to 0.16)"),
+        (1, "right answers became 0.12 nats per token less likely (0.0821 to 0.158)"),
+        (-1, "right answers became 0.12 nats per token more likely (0.0821 to 0.158)"),
     ],
 )
 def test_the_loss_of_the_right_answers_likelihood_has_an_interval(sign: int, line: str) -> None:
@@ -320,14 +385,14 @@ def test_the_loss_of_the_right_answers_likelihood_has_an_interval(sign: int, lin
 def test_few_answers_have_no_interval() -> None:
     gold = moments([(1.0, 10.0)] * 5)
     found = check(judged(forgetting=make_forgetting(gold=gold)), "forgetting")
-    assert "right answers became 0.10 nats per token less likely, on too few for an interval" in found.details
+    assert "right answers became 0.1 nats per token less likely, on too few for an interval" in found.details
     assert "gold_lower" not in found.observed
 
 
 def test_the_divergence_from_the_base_is_told() -> None:
     kl = moments([(0.6 + 0.1 * (i % 2), 24.0) for i in range(48)])
     found = check(judged(forgetting=make_forgetting(kl=kl)), "forgetting")
-    assert "on texts of the base, KL(base || adapter) is 0.03 nats per token (0.03 to 0.03)" in found.details
+    assert "on texts of the base, KL(base || adapter) is 0.0271 nats per token (0.0266 to 0.0276)" in found.details
 
 
 def test_shared_words_are_told() -> None:
@@ -373,15 +438,22 @@ BOTH = ExtraRule(suite=ARITHMETIC, min=0.5, margin=0.1)
 
 
 def judged_extra(
-    rule: ExtraRule = BOTH, correct: int = 80, lost: int = 2, gained: int = 2, size: int = 100, **evidence: Any
+    rule: ExtraRule = BOTH,
+    correct: int = 80,
+    lost: int = 2,
+    gained: int = 2,
+    size: int = 100,
+    base_correct: int = 80,
+    chance: float = 0.0,
+    **evidence: Any,
 ) -> GateReport:
     """A report on an extra suite of 100 items, of which the base knows 80."""
     measured = ExtraEvidence(
         suite=ARITHMETIC,
         accuracy=altered(make_accuracy(correct, 100), suite=ARITHMETIC),
-        forgetting=altered(make_forgetting(lost, gained, 100, 80), suite=ARITHMETIC),
+        forgetting=altered(make_forgetting(lost, gained, 100, base_correct), suite=ARITHMETIC),
     )
-    subject = make_subject(make_policy([rule]))
+    subject = make_subject(make_policy([rule]), chances={ARITHMETIC: chance})
     subject = subject._replace(suite_sizes={**subject.suite_sizes, ARITHMETIC: size})
     found = [*make_contamination(), ContaminationEvidence(suite=ARITHMETIC, n=100, contaminated=0)]
     return decide(subject, make_evidence(**{"extra": [measured], "contamination": found, **evidence}), make_ratings())
@@ -747,6 +819,11 @@ NUMBERS = st.fixed_dictionaries(
         "people": st.integers(2, 4),
         "extra_correct": st.integers(30, 100),
         "extra_lost": st.integers(0, 40),
+        "cut_off": st.integers(0, 20),
+        "forgetting_cut_off": st.integers(0, 60),
+        "base_cut_off": st.integers(0, 60),
+        "outputs_cut_off": st.integers(0, 6),
+        "extra_cut_off": st.integers(0, 10),
     }
 )
 # Which direction is worse.
@@ -761,6 +838,11 @@ WORSE: dict[str, Callable[[int, int], int]] = {
     "people": lambda x, by: max(0, x - by),
     "extra_correct": lambda x, by: max(0, x - by),
     "extra_lost": lambda x, by: min(80, x + by),
+    "cut_off": lambda x, by: min(200, x + by),
+    "forgetting_cut_off": lambda x, by: min(600, x + 5 * by),
+    "base_cut_off": lambda x, by: min(600, x + 5 * by),
+    "outputs_cut_off": lambda x, by: min(60, x + by),
+    "extra_cut_off": lambda x, by: min(100, x + by),
 }
 
 
@@ -776,14 +858,28 @@ def _verdict(numbers: Numbers, **evidence: Any) -> Verdict:
     )
     extra = ExtraEvidence(
         suite=ARITHMETIC,
-        accuracy=altered(make_accuracy(numbers["extra_correct"], 100), suite=ARITHMETIC),
+        accuracy=altered(
+            make_accuracy(numbers["extra_correct"], 100, cut_off=numbers["extra_cut_off"]), suite=ARITHMETIC
+        ),
         forgetting=altered(make_forgetting(numbers["extra_lost"], 2, 100, 80), suite=ARITHMETIC),
     )
     subject = make_subject(make_policy([BOTH]))
-    subject = subject._replace(suite_sizes={**subject.suite_sizes, ARITHMETIC: 100})
+    subject = subject._replace(
+        suite_sizes={**subject.suite_sizes, ARITHMETIC: 100},
+        cut_off_limits={**subject.cut_off_limits, ARITHMETIC: 0.05},
+    )
     measured: dict[str, Any] = {
-        "accuracy": make_accuracy(correct, clean_n=200 - dirty, clean_correct=correct - dirty),
-        "forgetting": make_forgetting(lost, gained, clean=clean),
+        "accuracy": make_accuracy(
+            correct, clean_n=200 - dirty, clean_correct=correct - dirty, cut_off=numbers["cut_off"]
+        ),
+        "forgetting": make_forgetting(
+            lost,
+            gained,
+            clean=clean,
+            cut_off=numbers["forgetting_cut_off"],
+            base_cut_off=numbers["base_cut_off"],
+        ),
+        "outputs": OutputsEvidence(suite=pinned("review"), n=60, cut_off=numbers["outputs_cut_off"]),
         "perplexity": make_perplexity(nll=numbers["nll"] / 10, base_nll=3.0),
         "contamination": [
             *make_contamination(accuracy=dirty, forgetting=dirty),
@@ -796,8 +892,11 @@ def _verdict(numbers: Numbers, **evidence: Any) -> Verdict:
 
 
 def test_the_numbers_of_these_properties_can_come_to_go() -> None:
-    good = {"correct": 200, "lost": 5, "gained": 5, "nll": 10, "contaminated": 0, "low": 0, "hallucinated": 0}
-    assert _verdict({**good, "people": 3, "extra_correct": 90, "extra_lost": 1}) is Verdict.GO
+    good = {**dict.fromkeys(WORSE, 0), "correct": 200, "lost": 5, "gained": 5, "nll": 10}
+    good |= {"people": 3, "extra_correct": 90, "extra_lost": 1}
+    assert _verdict(good) is Verdict.GO
+    for key in ("cut_off", "forgetting_cut_off", "base_cut_off", "outputs_cut_off", "extra_cut_off"):
+        assert _verdict({**good, key: 60}) is Verdict.INCONCLUSIVE
 
 
 @settings(max_examples=120, deadline=None)

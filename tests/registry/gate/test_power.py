@@ -6,17 +6,20 @@ import pytest
 
 from registry.gate.power import POWER, accuracy_power, forgetting_items
 from registry.gate.statistics import binomial_at_least, tango, wilson
+from registry.records import AccuracyRule
+
+RULE = AccuracyRule(min=0.85)
 
 
 @pytest.mark.parametrize("n", [50, 200, 743])
 def test_the_least_that_must_be_right_is_where_the_gate_turns(n: int) -> None:
-    found = accuracy_power(n, 0.85, 0.95)
+    found = accuracy_power(n, RULE)
     assert found is not None
     assert wilson(found.least_right, n, 0.95).lower >= 0.85 > wilson(found.least_right - 1, n, 0.95).lower
 
 
 def test_a_model_of_the_stated_accuracy_passes_in_the_stated_share_of_runs() -> None:
-    found = accuracy_power(200, 0.85, 0.95)
+    found = accuracy_power(200, RULE)
     assert found is not None
     draw = random.Random(1)
     runs = [sum(draw.random() < found.reaches for _ in range(200)) >= found.least_right for _ in range(4000)]
@@ -37,7 +40,7 @@ PLANNED = [
 def test_sizes_of_a_suite_of_questions_have_the_power_that_was_planned(
     n: int, least: int, reaches: float, at_85: float, at_90: float
 ) -> None:
-    found = accuracy_power(n, 0.85, 0.95)
+    found = accuracy_power(n, RULE)
     assert found is not None and found.least_right == least
     assert found.reaches == pytest.approx(reaches, abs=1.1e-3)
     assert binomial_at_least(least, n, 0.85) == pytest.approx(at_85, abs=6e-4)
@@ -64,7 +67,7 @@ def test_a_margin_needs_the_items_that_were_planned(margin: float, flips: float,
 
 @pytest.mark.parametrize(("n", "minimum"), [(1, 0.85), (10, 0.85), (200, 1.0)])
 def test_too_few_items_are_said_to_be_too_few(n: int, minimum: float) -> None:
-    assert accuracy_power(n, minimum, 0.95) is None
+    assert accuracy_power(n, AccuracyRule(min=minimum)) is None
 
 
 def test_a_harmless_adapter_passes_the_margin_in_the_stated_share_of_runs() -> None:
@@ -76,3 +79,9 @@ def test_a_harmless_adapter_passes_the_margin_in_the_stated_share_of_runs() -> N
         lost, gained = sum(x < 0.1 for x in flips), sum(0.1 <= x < 0.2 for x in flips)
         passed += tango(n, lost, gained, 0.95).lower > -0.05
     assert passed / 1500 == pytest.approx(POWER, abs=0.04)
+
+
+@pytest.mark.parametrize(("n", "minimum", "least"), [(200, 0.85, 170), (10, 0.85, 9), (1, 1.0, 1), (10, 0.0, 0)])
+def test_under_the_point_rule_the_share_itself_must_be_reached(n: int, minimum: float, least: int) -> None:
+    found = accuracy_power(n, AccuracyRule(min=minimum, rule="point"))
+    assert found is not None and found.least_right == least

@@ -80,6 +80,31 @@ def test_every_fact_of_the_subject_comes_from_the_bundle() -> None:
     assert subject_of(make_bundle(None, **facts)) == subject
 
 
+@pytest.mark.parametrize(
+    ("section", "changes"),
+    [("perplexity", {"mask": None}), ("forgetting", {"cut_off": None}), ("outputs", {"cut_off": None})],
+)
+def test_evidence_of_an_older_form_is_said_to_be_that(section: str, changes: dict[str, None]) -> None:
+    """Its digest was taken over the fields that there were."""
+    rows, evidence = measured()
+    part = msgspec.structs.replace(getattr(evidence, section), **changes)
+    old = msgspec.structs.replace(evidence, **{section: part})
+    bundle = make_bundle(old, evidence_digest="sha256:" + "8" * 64)
+    (problem,) = refused(bundle, rows)
+    assert problem.startswith("the evidence is of an older form") and "a changed README.md" in problem
+    # That is an explanation, not a way in: with a digest that fits, the rows contradict what is missing.
+    assert any(section in line for line in refused(make_bundle(old), rows))
+
+
+def test_a_policy_that_could_not_be_set_is_named() -> None:
+    """Nobody is that sure: 1.0 has no quantile."""
+    rows, evidence = measured()
+    sure = make_policy(accuracy={"confidence": 1.0}, review={"outputs": 5})
+    digest = policy_digest(sure)
+    found = refused(make_bundle(msgspec.structs.replace(evidence, policy=digest), document=sure, policy=digest), rows)
+    assert found == ["the policy cannot be applied: accuracy.confidence = 1.0 is not between 0.5 and 0.9999"]
+
+
 # -- what was touched --------------------------------------------------------------------------------------------------
 
 
@@ -152,11 +177,18 @@ def test_facts_and_ratings_that_were_changed_show_as_another_report() -> None:
         ({"ratings": RATINGS[:-1]}, "review"),
         ({"has_training_record": False}, "provenance"),
         ({"suite_sizes": {**make_subject(POLICY).suite_sizes, pinned("accuracy"): 201}}, "accuracy"),
+        ({"chances": {pinned("forgetting"): 0.9}}, "forgetting"),
         ({"revoked": True}, "inspection"),
     ):
         found = recompute(make_bundle(evidence, **changes), rows)
         assert any(line.startswith(f"{check}: status is") for line in found.differences), changes
         assert found.report.verdict is not Verdict.GO
+
+
+def test_how_many_answers_may_be_cut_off_is_what_the_worker_was_told() -> None:
+    rows, evidence = measured()
+    (problem,) = refused(make_bundle(evidence, cut_off_limits=dict.fromkeys(map(pinned, SUITES), 0.5)), rows)
+    assert problem.startswith("canary finish_by_length is stated as 0 with limit 0.05, the rows give 0 with limit 0.5")
 
 
 def test_a_report_that_was_changed_is_not_believed() -> None:

@@ -1,18 +1,21 @@
 """Evidence against its own rows: every number is recomputed, and every contradiction is named."""
 
+import functools
 import math
 from typing import Any
 
 import msgspec
 import pytest
-from factories import SUITES, make_canaries, make_policy, make_row, pinned, rows_and_evidence
+from factories import MASK, SUITES, make_canaries, make_policy, make_row, make_subject, pinned, rows_and_evidence
 
-from registry.gate.rows import contradictions, outputs
+from registry.gate import rows as rule
+from registry.gate.rows import outputs
 from registry.gate.summary import summarise
-from registry.records import Evidence, ItemRow
+from registry.records import CONVENTION, Canary, Evidence, ItemRow
 
 POLICY = make_policy()
 PINNED = {section: pinned(section) for section in SUITES}
+contradictions = functools.partial(rule.contradictions, cut_off_limits=make_subject().cut_off_limits)
 
 
 def good() -> tuple[list[ItemRow], Evidence]:
@@ -56,7 +59,10 @@ def test_evidence_that_its_rows_add_up_to_has_no_contradictions() -> None:
         ("forgetting", "candidate_correct"),
         ("forgetting", "lost"),
         ("forgetting", "gained"),
+        ("forgetting", "cut_off"),
+        ("forgetting", "base_cut_off"),
         ("outputs", "n"),
+        ("outputs", "cut_off"),
         ("contamination", "n"),
         ("contamination", "contaminated"),
     ],
@@ -195,7 +201,7 @@ def test_a_candidate_that_stopped_early_is_compared_on_what_it_was_asked() -> No
     asked = [
         row for row in ROWS if (row.suite, row.subject) != (PINNED["forgetting"], "candidate") or row.item < "i0100"
     ]
-    sections = summarise(POLICY, asked, "assistant+eot/v1", None)
+    sections = summarise(POLICY, asked, CONVENTION, MASK)
     assert sections.forgetting is not None and (sections.forgetting.n, sections.forgetting.open_gains) == (100, 200)
     assert contradictions(POLICY, msgspec.structs.replace(EVIDENCE, **sections._asdict()), asked) == []
 
@@ -231,3 +237,68 @@ def test_outputs_are_those_of_the_candidate_on_one_suite() -> None:
         make_row("two", "d", prompt="p", output="o"),
     ]
     assert outputs(rows, "one") == {"a": ("p", "o")}
+
+
+@pytest.mark.parametrize("column", ["nll_nats", "gold_nll_nats"])
+def test_a_negative_log_likelihood_below_zero_is_that_of_no_model(column: str) -> None:
+    section, tokens = ("perplexity", {}) if column == "nll_nats" else ("forgetting", {"gold_tokens": 2})
+    position = position_of(section)
+    for nats, named in ((-0.5, True), (-1e-4, False), (0.0, False)):
+        found = contradictions(POLICY, EVIDENCE, changed(position, **{column: nats}, **tokens))
+        assert any(f"has {column} {nats}" in problem and "of no model" in problem for problem in found) == named
+
+
+def test_a_divergence_estimated_from_a_sample_may_be_negative() -> None:
+    rows = changed(position_of("forgetting"), kl_nats=-0.5, kl_tokens=24)
+    sections = summarise(POLICY, rows, CONVENTION, MASK)
+    assert contradictions(POLICY, msgspec.structs.replace(EVIDENCE, **sections._asdict()), rows) == []
+
+
+def test_scores_of_nobody_knows_which_tokens_are_refused() -> None:
+    assert contradictions(POLICY, altered("perplexity", mask=None), ROWS) == [
+        "perplexity.mask is missing: which tokens were scored cannot be known"
+    ]
+
+
+# -- answers that were cut off ------------------------------------------------------------------------------------
+
+
+def ended(rows: list[ItemRow], share: float, limit: float, *, passed: bool) -> list[str]:
+    """The contradictions of evidence that these rows add up to, with this statement of the worker's own."""
+    sections = summarise(POLICY, rows, CONVENTION, MASK)
+    stated = Canary(name="finish_by_length", passed=passed, observed=share, limit=limit, detail="d")
+    canaries = [*make_canaries(finish_by_length=None), stated]
+    return contradictions(POLICY, msgspec.structs.replace(EVIDENCE, **sections._asdict(), canaries=canaries), rows)
+
+
+def cut(section: str, n: int, subject: str = "candidate") -> list[ItemRow]:
+    """The rows with the first n answers of one side cut off."""
+    items = {f"i{i:04}" for i in range(n)}
+    return [
+        msgspec.structs.replace(row, finish="length")
+        if (row.suite, row.subject) == (PINNED[section], subject) and row.item in items
+        else row
+        for row in ROWS
+    ]
+
+
+@pytest.mark.parametrize(("section", "subject"), [("accuracy", "candidate"), ("forgetting", "base")])
+def test_how_many_answers_were_cut_off_is_what_the_rows_say_of_the_worst_side(section: str, subject: str) -> None:
+    n = {"accuracy": 200, "forgetting": 600}[section]
+    rows = cut(section, n // 10, subject)
+    assert ended(rows, 0.1, 0.05, passed=False) == []
+    for share, limit, passed in ((0.0, 0.05, True), (0.1, 0.2, True), (0.1, 0.05, True), (0.09, 0.05, False)):
+        (found,) = ended(rows, share, limit, passed=passed)
+        assert found.startswith("canary finish_by_length is stated as ")
+
+
+def test_answers_that_all_end_have_no_share_to_state_but_none() -> None:
+    assert ended(ROWS, 0.0, 0.05, passed=True) == []
+    assert ended(ROWS, 0.01, 0.05, passed=True) == [
+        "canary finish_by_length is stated as 0.01 with limit 0.05, the rows give 0 with limit 0.05 for the worst suite"
+    ]
+
+
+def test_evidence_may_leave_the_counting_to_the_registry() -> None:
+    silent = msgspec.structs.replace(EVIDENCE, canaries=make_canaries(finish_by_length=None))
+    assert contradictions(POLICY, silent, ROWS) == []

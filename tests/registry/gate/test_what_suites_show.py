@@ -46,3 +46,11 @@ def test_a_suite_that_no_rule_names_is_measured_against_the_main_limits_and_says
 def test_a_margin_of_nothing_is_said_to_be_unreachable() -> None:
     policy = Policy(forgetting=ForgettingRule(margin=0.0))
     assert "no number of items" in what_it_shows("general-knowledge", SuiteKind.QUESTIONS, 743, policy)[1]
+
+
+def test_the_point_rule_asks_for_fewer_right_answers() -> None:
+    for rule, least in (("lower_bound", 179), ("point", 170)):
+        shown = what_it_shows(
+            "support-desk/questions", SuiteKind.QUESTIONS, 200, Policy(accuracy=AccuracyRule(rule=rule))
+        )
+        assert shown[0].startswith(f"accuracy: {least} of 200 must be right for 85%")

@@ -63,7 +63,11 @@ def make_evil(site: Site, folder: Path) -> None:
     made, evidence = factories.rows_and_evidence(suites, job.digest, job.policy)
     write_rows(folder / "evil.parquet", made)
     engine = msgspec.structs.replace(evidence.engine, distribution=EVIL, version=EVIL, device=EVIL)
-    canaries = [msgspec.structs.replace(one, passed=False, detail=EVIL) for one in evidence.canaries]
+    canaries = [
+        # How answers end is checked against the rows; the rest is the worker's word.
+        msgspec.structs.replace(one, passed=one.name == "finish_by_length", detail=EVIL)
+        for one in evidence.canaries
+    ]
     stored = site.client("evaluator").upload(folder / "evil.parquet")
     changed = msgspec.structs.replace(evidence, rows=stored.sha256, engine=engine, canaries=canaries)
     site.client("evaluator").post_evidence(job, changed)
