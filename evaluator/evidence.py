@@ -7,11 +7,10 @@ from typing import NamedTuple
 import duckdb
 import msgspec
 
-from evaluator.rendering import CONVENTION
 from evaluator.results import Answered, Judged, Measured
 from evaluator.suites import Loaded, judge
 from registry.client import summarise
-from registry.records import Canary, EngineInfo, Evidence, ItemRow, Job, Policy
+from registry.records import CONVENTION, Canary, EngineInfo, Evidence, ItemRow, Job, Policy
 
 _COLUMNS = """
     suite TEXT, item TEXT, subject TEXT, prompt TEXT, output TEXT, correct BOOLEAN, nll_nats DOUBLE, n_tokens BIGINT,

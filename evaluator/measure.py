@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple
 
 from evaluator.engine import Engine, EngineRefused, Prompt
-from evaluator.rendering import CONVENTION, ids_digest, letter
+from evaluator.rendering import ids_digest, letter
 from evaluator.results import Answered, Judged, Measured, R, Results, Sampled
 from evaluator.suites import Ask, Loaded, Read, draw
 from registry.client import Choice
-from registry.records import SuiteKind
+from registry.records import CONVENTION, SuiteKind
 
 BATCH = 1024
 KL_PROMPTS, KL_TOKENS = 48, 24

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from registry.client import InvalidRequest, Message
+from registry.records import CONVENTION
 
-CONVENTION = "assistant+eot/v1"
 LM_EVAL_COMPAT = "lm_eval_compat"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _MOST_STRADDLING = 0.005

@@ -20,9 +20,10 @@ from tiny_base import TEMPLATE, build_tiny_base
 from evaluator.engine import Prompt
 from evaluator.lm_eval_bridge import EngineLM, run_documents
 from evaluator.lm_eval_import import import_task
-from evaluator.rendering import CONVENTION, LM_EVAL_COMPAT, Renderer, Scored
+from evaluator.rendering import LM_EVAL_COMPAT, Renderer, Scored
 from evaluator.vllm_process import LORA_MODULES, EngineSettings, VllmProcess
 from registry.client import Message, describe_base, read_suite
+from registry.records import CONVENTION
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 

@@ -307,7 +307,7 @@ def test_a_run_repeated_gives_the_same_evidence_and_shuffled_lines_the_same_rows
 
     for section in ("accuracy", "perplexity", "review"):  # the forgetting suite's digest seeds what is drawn of it
         items = evaluated.suites / SUITES[section] / "items.jsonl"
-        items.write_text("".join(reversed(items.read_text().splitlines(keepends=True))))
+        items.write_text("\n".join(reversed(items.read_text().splitlines())))
         stack.succeed("admin", "suite", "push", str(items.parent))
     shuffled, rows = measure("shuffled", running)
     assert shuffled.rows != first[0].rows, "other suites, by their digests"
