@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument(
         "--slow-items", type=int, help="items of each suite for lm-eval's backends; 0: all; default: 64 or 16"
     )
-    parser.add_argument("--repeats", type=int, default=3, help="runs of tunegate and raw vLLM; medians are shown")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each; medians are shown")
     parser.add_argument("--only", action="append", choices=BACKENDS, help="backends to run; default: all")
     asked = parser.parse_args()
     base, adapters = _models(asked.base, asked.adapter)
@@ -118,11 +118,10 @@ def main() -> None:
         spec = _spec(base, adapters, asked.items, Path(folder))
         found: dict[str, list[Outcome]] = {}
         for name in asked.only or BACKENDS:
-            times = asked.repeats if name in ("tunegate", "raw vLLM") else 1
             found[name] = []
-            for run in range(times):
+            for run in range(asked.repeats):
                 found[name].append(_measure(name, spec, asked.slow_items))
-                _say(f"{name}, run {run + 1} of {times}", found[name][-1])
+                _say(f"{name}, run {run + 1} of {asked.repeats}", found[name][-1])
         _print(found, spec)
 
 

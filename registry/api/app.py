@@ -17,18 +17,21 @@ from registry import __version__
 from registry.api import problems
 from registry.api.adapters import Adapters, Versions
 from registry.api.approvals import Approvals
+from registry.api.audit import Audit
 from registry.api.blobs import Blobs
 from registry.api.door import OPEN, guard
+from registry.api.health import Health
 from registry.api.jobs import Jobs
+from registry.api.keys import Keys
 from registry.api.params import adapter_name
 from registry.api.reviews import Reviews
-from registry.api.system import Audit, Health, Tokens
+from registry.api.tokens import Tokens
 from registry.errors import TunegateError
 from registry.registry import Registry
 from registry.web.pages import Pages
 
 _READERS = 16
-CONTROLLERS = (Adapters, Versions, Blobs, Jobs, Reviews, Approvals, Tokens, Audit, Health, Pages)
+CONTROLLERS = (Adapters, Versions, Blobs, Jobs, Reviews, Approvals, Tokens, Keys, Audit, Health, Pages)
 
 
 def create_app(registry: Registry) -> Litestar:

@@ -8,7 +8,7 @@ import click
 from rich.markup import escape
 
 from registry import __version__, settings
-from registry.cli import adapters, decisions, server, suites, work
+from registry.cli import adapters, audit, decisions, keys, server, suites, tokens, work
 from registry.cli.console import UNKNOWN, Options, errors, explain
 from registry.errors import TunegateError
 
@@ -27,7 +27,7 @@ def cli(context: click.Context, url: str, token: str | None, as_json: bool) -> N
     context.obj = Options(url, token, as_json)
 
 
-for module in (server, suites, adapters, decisions, work):
+for module in (server, tokens, suites, adapters, decisions, work, keys, audit):
     for command in module.COMMANDS:
         cli.add_command(command)
 

@@ -170,7 +170,6 @@ def test_an_item_longer_than_the_context_is_a_warning_without_a_base() -> None:
 
 
 def test_with_a_base_the_tokens_are_counted(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
     build_tokenizer(tmp_path)
     check = token_check(tmp_path)
     assert check(content(SuiteKind.PROMPTS, Prompt(id="short", prompt="How long is the warranty?"))) == []
