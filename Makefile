@@ -39,9 +39,29 @@ check: install ## format, lint, types and the fast tests
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n 2 -m "not stack and not slow"
 
-test: install ## all tests, the real training and serving stack included
-	$(BIN)/pytest -q -n 2 -m "not stack"
+test: install packages coverage ## all tests, the real training and serving stack included
+	$(BIN)/pytest -q -n 2 -m "not stack" $(addprefix --ignore=,$(CORE))
 	$(BIN)/pytest -q -m stack
+
+# The tests of the core (pyproject.toml lists its files), which cover it without any other.
+CORE := $(addprefix tests/registry/,gate storage/test_journal.py storage/test_journal_faults.py test_inspection.py \
+	test_weights.py test_attestation.py test_access.py test_names.py test_canonical.py test_merkle.py \
+	test_checkpoint.py test_core_edges.py)
+
+coverage: install ## the core's tests; fails unless they reach its every line and branch
+	$(BIN)/coverage run -m pytest -q $(CORE)
+	$(BIN)/coverage report
+
+soak: install packages ## the fault tests with large numbers: every point, hundreds of kills; takes an hour or two
+	TUNEGATE_SOAK=1 $(BIN)/pytest -q -n 2 --timeout 7200 tests/faults tests/registry/test_crash.py \
+		tests/registry/test_state_machine.py
+
+packages: ## strace and libfaketime, which the fault tests use: installed where we are root on Debian
+	@missing=; for tool in strace faketime; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get -qq update && apt-get -qq install -y --no-install-recommends $$missing >/dev/null && missing=; \
+	fi; \
+	if [ -n "$$missing" ]; then echo "not installed:$$missing. The tests that need them are skipped."; fi
 
 bench: install ## measure; prints tables, asserts no times
 	$(BIN)/python -m benchmarks.trainer
@@ -56,9 +76,9 @@ constraints: ## pin exactly what is installed now (after `make install EXTRAS=â€
 	$(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable | sed 's/+cpu$$//' | grep -v '^uv==' > constraints.txt
 
 clean: ## remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .coverage
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo serve install check test bench format constraints clean help
+.PHONY: demo serve install check test coverage soak packages bench format constraints clean help

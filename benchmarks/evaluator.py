@@ -116,12 +116,12 @@ def main() -> None:
     base, adapters = _models(asked.base, asked.adapter)
     with tempfile.TemporaryDirectory(prefix="tunegate-bench-") as folder:
         spec = _spec(base, adapters, asked.items, Path(folder))
-        found: dict[str, list[Outcome]] = {}
-        for name in asked.only or BACKENDS:
-            found[name] = []
-            for run in range(asked.repeats):
-                found[name].append(_measure(name, spec, asked.slow_items))
-                _say(f"{name}, run {run + 1} of {asked.repeats}", found[name][-1])
+        found: dict[str, list[Outcome]] = {name: [] for name in asked.only or BACKENDS}
+        with contextlib.suppress(KeyboardInterrupt):  # then the table shows what there is
+            for run in range(asked.repeats):  # by turns, so that a drift of the machine meets all of them
+                for name, outcomes in found.items():
+                    outcomes.append(_measure(name, spec, asked.slow_items))
+                    _say(f"{name}, run {run + 1} of {asked.repeats}", outcomes[-1])
         _print(found, spec)
 
 
@@ -381,7 +381,7 @@ def _print(found: dict[str, list[Outcome]], spec: Spec) -> None:
     for name, outcomes in found.items():
         one = _median(outcomes)
         if one is None:
-            table.add_row(name, *["–"] * 7, escape(f"failed: {outcomes[0].failure}"))
+            table.add_row(name, *["–"] * 7, escape(f"failed: {outcomes[0].failure}") if outcomes else "not run")
             continue
         table.add_row(
             name,

@@ -1,166 +1,307 @@
-"""Requests per second of a real `tunegate serve` on loopback, and what of that the machine and the framework allow.
+"""The registry's server beside MLflow's, with the same client on the same machine; and its cost as it grows.
 
-    python -m benchmarks.registry [--versions 100] [--seconds 5]
+    python -m benchmarks.registry [--only reads writes growth upload] [--seconds 10] [--rounds 3]
+                                  [--versions 1000 10000 100000] [--mebibytes 1024]
 
-The floor for reads is the server's own `/healthz` (no token, no catalog); for uploads, writing, hashing and fsyncing
-the same bytes to the same disk. All of it in one run, one client thread a connection, 8 connections.
+reads, writes: both servers in one run, 16 connections, medians of the rounds (one round each in turn). MLflow is
+installed from the package index into an environment of its own, once; reads need `wrk` (apt-get install wrk).
+growth: start-up, memory and the median time of lists and searches at so many versions. upload: one file beside writing,
+hashing and fsyncing the same bytes, while `/healthz` is asked a hundred times a second. Asserts nothing.
 """
 
 import argparse
-import hashlib
+import itertools
 import os
 import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import httpx
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import load, mlflow_server, registry_homes
+from benchmarks.load import CONNECTIONS, Connection, Load
+from benchmarks.registry_homes import MANY, NAME
+from benchmarks.upload import measure_uploads, resident
+from registry.api.cursor import write_cursor
 from registry.client import Client
-from registry.records import CreateAdapter, CreateToken, Role, SubmitVersion
-from registry.transfer import push_suite
+from registry.records import FileEntry, Role
+from registry.settings import Home
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
-from factories import BASE, BASE_TENSORS, entry_of, make_adapter, make_training  # noqa: E402
+sys.path.insert(0, str(registry_homes.ROOT / "tests"))
+from factories import entry_of, make_adapter, make_training
+from site_under_test import DATASET, LEDGER
 
-CONNECTIONS = 8
-UPLOAD_BYTES = 256 * 1024 * 1024
+_MODEL = "bench"
+_PARTS = ("reads", "writes", "growth", "upload")
+_FILES = 150  # so many configurations and as many weights give every pair of them as a version
+_START_SECONDS = 120
+
+
+class Server(NamedTuple):
+    """A running `tunegate serve`. ready_seconds: from the start of the process to its first yes."""
+
+    url: str
+    pid: int
+    ready_seconds: float
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--versions", type=int, default=100)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--only", nargs="+", choices=_PARTS, default=_PARTS)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--versions", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--mebibytes", type=int, default=1024)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        with _served(Path(folder)) as (url, token):
-            _report(Path(folder), url, token, asked.versions, asked.seconds)
-        started = time.monotonic()
-        environment = {**os.environ, "TUNEGATE_HOME": folder}
-        subprocess.run(
-            [sys.executable, "-m", "registry", "rebuild"], env=environment, check=True, stdout=subprocess.DEVNULL
-        )
-        entries = (Path(folder) / "journal.log").read_bytes().count(b"\n")
-        Console().print(f"tunegate rebuild of {entries} entries: {time.monotonic() - started:.2f} s, start included")
+    with tempfile.TemporaryDirectory(prefix="tunegate-bench-") as folder:
+        root = Path(folder)
+        if "reads" in asked.only or "writes" in asked.only:
+            _beside_mlflow(root / "beside", asked)
+        if "growth" in asked.only:
+            _growth(root, asked.versions)
+        if "upload" in asked.only:
+            _upload(root / "upload", asked.mebibytes, asked.rounds)
 
 
-def _report(home: Path, url: str, token: str, versions: int, seconds: float) -> None:
-    with Client(url, token) as admin:
-        for name in ("support-desk/questions", "support-desk/conversations", "support-desk/pilot", "general-knowledge"):
-            push_suite(admin, ROOT / "suites" / name)
-        admin.create_adapter(CreateAdapter(name="bench", base=BASE, base_tensors=BASE_TENSORS))
-        uploader = str(admin.create_token(CreateToken(role=Role.CI, person="bench")).secret)
-    with Client(url, uploader) as client:
-        client.upload(b"{}")
-        client.upload(b"ledger")
-        created = _rate_of(versions, lambda number: _submit(client, number))
-        upload, raw = _upload_speed(client, home), _raw_speed(home)
-    headers = {"Authorization": f"Bearer {uploader}"}
-    floor = _requests_per_second(url + "/healthz", {}, seconds)
-    version = _requests_per_second(url + "/v1/adapters/bench/versions/1", headers, seconds)
-    gate = _requests_per_second(url + "/v1/adapters/bench/versions/1/gate", headers, seconds)
-    pages = _requests_per_second(url + "/v1/adapters/bench/versions?limit=20", headers, seconds)
-    table = Table(title=f"one server, {CONNECTIONS} connections, {versions} versions", box=None)
-    for column in ("", "per second", "ratio", "to"):
-        table.add_column(column, justify="right" if column in ("per second", "ratio") else "left")
-    table.add_row("GET /healthz", f"{floor:.0f}", "1.00", "")
-    for name, rate in (("GET version", version), ("GET gate report", gate), ("GET 20 versions", pages)):
-        table.add_row(name, f"{rate:.0f}", f"{rate / floor:.2f}", "/healthz")
-    table.add_row("submit + upload + complete, one client", f"{created:.0f}", "", "")
-    table.add_row("upload of 256 MiB", f"{upload / 2**20:.0f} MiB", f"{upload / raw:.2f}", "write + sha256 + fsync")
+# -- beside MLflow ------------------------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """Two ways of doing the same. theirs: the name of MLflow's, which is measured once a round for all rows with it."""
+
+    name: str
+    ours: Callable[[], Load]
+    theirs: str
+    other: Callable[[], Load]
+
+
+def _beside_mlflow(root: Path, asked: argparse.Namespace) -> None:
+    home = Home(root / "home")
+    tokens = registry_homes.approved(home, CONNECTIONS)
+    _, version = mlflow_server.install()
+    with _served(home) as server, mlflow_server.served(root / "mlflow") as other:
+        mlflow_server.fill(other, _MODEL, 2, CONNECTIONS)
+        rows: list[Row] = []
+        if "reads" in asked.only:
+            rows += _reads(server.url, tokens, other, asked.seconds)
+        if "writes" in asked.only:
+            rows += _writes(server.url, tokens, other, asked.seconds)
+        found: dict[str, list[Load]] = {}
+        for _ in range(asked.rounds):
+            # One after the other, so that a slow minute of the machine hits both.
+            acts = {row.theirs: row.other for row in rows} | {row.name: row.ours for row in rows}
+            for name, act in acts.items():
+                found.setdefault(name, []).append(act())
+    table = _table(f"beside MLflow {version}, {mlflow_server.WORKERS} workers, sqlite; {CONNECTIONS} connections")
+    medians = {name: load.median_of(loads) for name, loads in found.items()}
+    for theirs in dict.fromkeys(row.theirs for row in rows):
+        other_median = medians[theirs]
+        _add(table, theirs, other_median, 1.0)
+        for row in (row for row in rows if row.theirs == theirs):
+            _add(table, f"  {row.name}", medians[row.name], medians[row.name].per_second / other_median.per_second)
     Console().print(table)
 
 
-def _submit(client: Client, number: int) -> None:
-    files = make_adapter(fill=number % 256)
-    files["README.md"] = f"version {number}".encode()
-    request = SubmitVersion(
-        files=[entry_of(path, data) for path, data in files.items()], training=make_training(dataset=b"{}")
+def _reads(url: str, tokens: dict[Role, str], other: str, seconds: float) -> list[Row]:
+    headers = {"Authorization": f"Bearer {tokens[Role.CONSUMER]}"}
+    alias, resolve = f"{url}/v1/adapters/{NAME}/aliases/approved", f"{url}/v1/resolve?ref={NAME}@approved"
+    known = headers | {"If-None-Match": _tag(alias, headers)}
+    known_resolve = headers | {"If-None-Match": _tag(resolve, headers)}
+    theirs, get = "MLflow: get model version by alias", mlflow_server.by_alias(other, _MODEL)
+
+    def by_alias() -> Load:
+        return load.read(get, seconds)
+
+    return [
+        Row("resolve approved", lambda: load.read(resolve, seconds, headers), theirs, by_alias),
+        Row("resolve approved, 304", lambda: load.read(resolve, seconds, known_resolve), theirs, by_alias),
+        Row("get alias", lambda: load.read(alias, seconds, headers), theirs, by_alias),
+        Row("get alias, 304", lambda: load.read(alias, seconds, known), theirs, by_alias),
+    ]
+
+
+def _tag(url: str, headers: dict[str, str]) -> str:
+    return httpx.get(url, headers=headers).headers["ETag"]
+
+
+def _writes(url: str, tokens: dict[Role, str], other: str, seconds: float) -> list[Row]:
+    made = _manifests(url, tokens[Role.CI])
+
+    async def make_version(connection: Connection, place: int, turn: int) -> bool:
+        request = next(made, None)
+        if request is None:
+            raise StopAsyncIteration
+        status, created = await connection.send("POST", f"/v1/adapters/{NAME}/versions", request)
+        if status != 201:
+            return False
+        path = f"/v1/adapters/{NAME}/versions/{created['number']}/complete"
+        return (await connection.send("POST", path))[0] == 200
+
+    async def move_alias(connection: Connection, place: int, turn: int) -> bool:
+        path = f"/v1/adapters/{NAME}/aliases/{registry_homes.alias(place)}/rollback"
+        return (await connection.send("POST", path, {"to": 1 + turn % 2, "reason": "bench"}))[0] == 200
+
+    async def make_model_version(connection: Connection, place: int, turn: int) -> bool:
+        body = {"name": _MODEL, "source": f"s3://bench/{place}/{turn}"}
+        return (await connection.send("POST", "/api/2.0/mlflow/model-versions/create", body))[0] == 200
+
+    async def set_alias(connection: Connection, place: int, turn: int) -> bool:
+        body = {"name": _MODEL, "alias": mlflow_server.alias(place), "version": str(1 + turn % 2)}
+        return (await connection.send("POST", "/api/2.0/mlflow/registered-models/alias", body))[0] == 200
+
+    ci = {"Authorization": f"Bearer {tokens[Role.CI]}"}
+    manager = {"Authorization": f"Bearer {tokens[Role.RELEASE_MANAGER]}"}
+    return [
+        Row(
+            "create and complete a version",
+            lambda: load.write(url, seconds, ci, make_version),
+            "MLflow: create a model version",
+            lambda: load.write(other, seconds, {}, make_model_version),
+        ),
+        Row(
+            "move an alias",
+            lambda: load.write(url, seconds, manager, move_alias),
+            "MLflow: set an alias",
+            lambda: load.write(other, seconds, {}, set_alias),
+        ),
+    ]
+
+
+def _manifests(url: str, token: str) -> Iterator[dict[str, Any]]:
+    """Requests for different versions, their blobs uploaded."""
+    training = msgspec.to_builtins(make_training(dataset=DATASET, ledger=LEDGER))
+    configs, weights = list[FileEntry](), list[FileEntry]()
+    with Client(url, token) as client:
+        for n in range(_FILES):
+            # The fills 1 and 2 are those of the approved versions.
+            for name, data in make_adapter(fill=n + 3, lora_alpha=n + 1).items():
+                client.upload(data)
+                (weights if name.endswith("safetensors") else configs).append(entry_of(name, data))
+    pairs = itertools.product(configs, weights)
+    return ({"files": msgspec.to_builtins(list(pair)), "training": training} for pair in pairs)
+
+
+# -- growth ---------------------------------------------------------------------------------------------------------
+
+
+def _growth(root: Path, sizes: list[int]) -> None:
+    columns, rows = ["versions", *(f"{size:,}" for size in sizes)], dict[str, list[str]]()
+    for size in sizes:
+        home = Home(root / f"growth-{size}")
+        tokens = registry_homes.approved(home, 1)
+        registry_homes.many(home, size)
+        for name, value in _cost(home, tokens[Role.ADMIN]):
+            rows.setdefault(name, []).append(value)
+    table = Table(title="as it grows", box=None)
+    for column in columns:
+        table.add_column(column, justify="left" if column == "versions" else "right")
+    for name, values in rows.items():
+        table.add_row(name, *values)
+    Console().print(table)
+
+
+def _cost(home: Home, token: str) -> Iterator[tuple[str, str]]:
+    yield "journal, MiB", f"{home.journal.stat().st_size / 2**20:.0f}"
+    began = time.monotonic()
+    command = [sys.executable, "-m", "registry", "rebuild"]
+    subprocess.run(command, env=_environment(home), check=True, stdout=subprocess.DEVNULL)
+    yield "`tunegate rebuild`, s", f"{time.monotonic() - began:.1f}"
+    with _served(home) as server:
+        yield "start-up, s", f"{server.ready_seconds:.2f}"
+        yield "RSS after start-up, MiB", f"{resident(server.pid) / 2**20:.0f}"
+        path, headers = f"/v1/adapters/{MANY}/versions", {"Authorization": f"Bearer {token}"}
+        middle = write_cursor(_middle(server.url + path, headers))
+        for name, query in {
+            "p50 ms: newest 100 versions": f"{path}?limit=100",
+            "p50 ms: 100 from the middle": f"{path}?limit=100&cursor={middle}",
+            "p50 ms: state=rejected": f"{path}?limit=100&state=rejected",
+            "p50 ms: state=approved (none)": f"{path}?limit=100&state=approved",
+            "p50 ms: accuracy > 0.5": f"{path}?limit=100&where=accuracy%20%3E%200.5",
+            "p50 ms: one version": f"{path}/1",
+            "p50 ms: its gate report": f"{path}/1/gate",
+            "p50 ms: 100 adapters": "/v1/adapters?limit=100",
+            "p50 ms: 100 audit events": "/v1/audit/events?limit=100&after=1000",
+        }.items():
+            found = load.read(server.url + query, 3.0, headers, connections=1)
+            yield name, f"{found.p50_ms:.1f}" + (f" ({found.failed} failed)" if found.failed else "")
+        yield "RSS after that, MiB", f"{resident(server.pid) / 2**20:.0f}"
+
+
+def _middle(url: str, headers: dict[str, str]) -> str:
+    newest = httpx.get(url, params={"limit": 1}, headers=headers).json()["items"][0]["number"]
+    return str(newest // 2)
+
+
+# -- uploads --------------------------------------------------------------------------------------------------------
+
+
+def _upload(root: Path, mebibytes: int, rounds: int) -> None:
+    home = Home(root / "home")
+    tokens = registry_homes.approved(home, 1)
+    with _served(home) as server:
+        found = measure_uploads(root, server.url, tokens[Role.CI], server.pid, mebibytes, rounds)
+    table = Table(title=f"upload of {mebibytes} MiB, median of {rounds}", box=None)
+    for name in ("", "MiB/s", "of raw", "RSS growth, MiB", "/healthz p99 meanwhile, ms"):
+        table.add_column(name, justify="left" if not name else "right")
+    table.add_row("write, sha256, fsync", f"{found.raw:.0f}", "1.00", "", f"{found.idle_p99_ms:.1f} (idle)")
+    table.add_row(
+        "PUT /v1/blobs",
+        f"{found.upload:.0f}",
+        f"{found.ratio:.2f}",
+        f"{found.growth / 2**20:.0f}",
+        f"{found.healthz_p99_ms:.1f}",
     )
-    created = client.submit("bench", request)
-    wanted = {entry.sha256: files[entry.path] for entry in request.files}
-    for digest in created.missing:
-        client.upload(wanted[digest])
-    client.complete(created.ref)
+    Console().print(table)
 
 
-def _rate_of(times: int, act: Callable[[int], None]) -> float:
-    started = time.monotonic()
-    for number in range(times):
-        act(number)
-    return times / (time.monotonic() - started)
-
-
-def _upload_speed(client: Client, home: Path) -> float:
-    data = home / "upload.bin"
-    data.write_bytes(os.urandom(UPLOAD_BYTES))
-    started = time.monotonic()
-    client.upload(data)
-    return UPLOAD_BYTES / (time.monotonic() - started)
-
-
-def _raw_speed(home: Path) -> float:
-    data = (home / "upload.bin").read_bytes()
-    started = time.monotonic()
-    digest = hashlib.sha256()
-    with (home / "raw.bin").open("wb") as file:
-        for start in range(0, len(data), 1 << 20):
-            digest.update(data[start : start + (1 << 20)])
-            file.write(data[start : start + (1 << 20)])
-        file.flush()
-        os.fsync(file.fileno())
-    return UPLOAD_BYTES / (time.monotonic() - started)
-
-
-def _requests_per_second(url: str, headers: dict[str, str], seconds: float) -> float:
-    counts = [0] * CONNECTIONS
-    until = time.monotonic() + seconds
-
-    def ask(place: int) -> None:
-        with httpx.Client(headers=headers) as client:
-            while time.monotonic() < until:
-                client.get(url).raise_for_status()
-                counts[place] += 1
-
-    threads = [threading.Thread(target=ask, args=(place,)) for place in range(CONNECTIONS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(counts) / seconds
+# -- shared ---------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _served(home: Path) -> Iterator[tuple[str, str]]:
-    log = home / "serve.log"
+def _served(home: Home) -> Iterator[Server]:
+    log = home.root.with_suffix(".log")
+    began = time.monotonic()
     with log.open("w") as output:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "registry", "serve", "--port", "0"],
-            env={**os.environ, "TUNEGATE_HOME": str(home)},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+        command = [sys.executable, "-m", "registry", "serve", "--port", "0"]
+        server = subprocess.Popen(command, env=_environment(home), stdout=output, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + 30
+        deadline = began + _START_SECONDS
         while not (found := re.search(r"at (http://\S+?)/?\s", log.read_text())):
             if time.monotonic() > deadline or server.poll() is not None:
                 raise RuntimeError(f"the server did not start: {log.read_text()}")
-            time.sleep(0.1)
+            time.sleep(0.02)
         with Client(found[1]) as client:
             while not client.ready() and time.monotonic() < deadline:
-                time.sleep(0.1)
-        yield found[1], (home / "keys" / "admin.token").read_text().strip()
+                time.sleep(0.02)
+        yield Server(found[1], server.pid, time.monotonic() - began)
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=60)
+
+
+def _environment(home: Home) -> dict[str, str]:
+    return {**os.environ, "TUNEGATE_HOME": str(home.root)}
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, box=None)
+    for column in ("", "per second", "p50 ms", "p99 ms", "failed", "ratio"):
+        table.add_column(column, justify="left" if not column else "right")
+    return table
+
+
+def _add(table: Table, name: str, found: Load, ratio: float) -> None:
+    numbers = f"{found.per_second:.0f}", f"{found.p50_ms:.1f}", f"{found.p99_ms:.1f}", str(found.failed or "")
+    table.add_row(name, *numbers, f"{ratio:.1f}")
 
 
 if __name__ == "__main__":

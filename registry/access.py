@@ -19,6 +19,7 @@ from registry.storage.views import StoredToken, View
 
 _TOKEN = re.compile(r"tg_([a-z]{1,20})_([0-9a-f]{12})_([0-9a-f]{64})_([0-9a-f]{8})", re.ASCII)
 _NO_HASH = "0" * 64
+PUBLISHER_PREFIX = "ci:"  # begins the name under which a trusted publisher acts, and no person's
 
 
 class Principal(NamedTuple):
@@ -33,11 +34,22 @@ class Principal(NamedTuple):
         return self.scope is None or adapter == self.scope or adapter.startswith(self.scope + "/")
 
 
+def within(principal: Principal, scope: str | None) -> bool:
+    """Whether a scope is no wider than the principal's own."""
+    return principal.scope is None or (scope is not None and principal.may_see(scope))
+
+
 def new_secret(role: Role) -> tuple[str, str]:
     """A new token id and the whole token text."""
     id_ = secrets.token_hex(6)
     body = f"tg_{role.value.replace('-', '')}_{id_}_{secrets.token_hex(32)}"
     return id_, f"{body}_{_checksum(body)}"
+
+
+def token_id_of(text: str) -> str:
+    """The id in a token's text, which is all of it that should leave this machine; any other text as it is."""
+    match = _TOKEN.fullmatch(text.strip())
+    return match[2] if match else text
 
 
 def authenticate(view: View, text: str, now: datetime) -> Principal:
@@ -56,15 +68,37 @@ def authenticate(view: View, text: str, now: datetime) -> Principal:
 def check_token(stored: StoredToken, now: datetime) -> None:
     """Raises Unauthenticated for a token that was revoked or has expired."""
     if stored.revoked_at is not None:
-        raise Unauthenticated(f"token {stored.id} was revoked at {stored.revoked_at}; ask an admin for a new one")
+        raise Unauthenticated(
+            f"token {stored.id} was revoked at {stored.revoked_at}; ask an admin for a new one",
+            token=stored.id,
+            reason="revoked",
+        )
     if datetime.fromisoformat(stored.expires_at) <= now:
-        raise Unauthenticated(f"token {stored.id} expired at {stored.expires_at}; ask an admin for a new one")
+        raise Unauthenticated(
+            f"token {stored.id} expired at {stored.expires_at}; ask an admin for a new one",
+            token=stored.id,
+            reason="expired",
+        )
 
 
 def require_role(principal: Principal, roles: frozenset[Role]) -> None:
     if principal.role not in roles:
         allowed = ", ".join(sorted(roles))
         raise Forbidden(f"role {principal.role} may not do this; it takes a token with role {allowed}")
+
+
+def may_know_blob(view: View, principal: Principal, sha256: str) -> bool:
+    """Whether the principal may learn that a blob is stored, and use it without sending its bytes.
+
+    Within a scope that takes proof: a token of it has sent the bytes, or a sealed version that it sees holds them. A
+    version that is still uploading proves nothing: it only announces hashes, which anyone may have read somewhere.
+    """
+    if principal.scope is None or view.was_sent(sha256, principal.scope):
+        return True
+    return any(
+        holder.adapter is None or (principal.may_see(holder.adapter) and holder.state is not State.UPLOADING)
+        for holder in view.holders(sha256)
+    )
 
 
 def require_sight(principal: Principal, adapter: str) -> None:
@@ -82,6 +116,11 @@ def hidden_from(principal: Principal, state: State) -> bool:
     if principal.role is Role.CONSUMER:
         return state is not State.APPROVED
     return principal.role is Role.REVIEWER and state is State.IN_REVIEW
+
+
+def visible_states(principal: Principal) -> list[State]:
+    """The states in which a version exists for this role."""
+    return [state for state in State if not hidden_from(principal, state)]
 
 
 def _checksum(text: str) -> str:

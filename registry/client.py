@@ -32,29 +32,42 @@ from registry.inspection import ACCEPTED_FILES
 from registry.names import check_hex, digest_of
 from registry.records import (
     AdapterInfo,
+    AddKey,
+    AddPublisher,
     AliasInfo,
     AliasMove,
     Assignment,
     Bundle,
     Campaign,
     ClaimJob,
+    ConsistencyProof,
+    Countersign,
     CreateAdapter,
     CreateToken,
+    CreateWebhook,
+    DeliveryAccepted,
+    DeliveryInfo,
+    Envelope,
     Evidence,
     FailJob,
     FileEntry,
     GateReport,
+    InclusionProof,
     ItemRow,
     Job,
     JobInfo,
     JournalEntry,
     KeySet,
     Lease,
+    MintToken,
     Page,
     Policy,
     PolicyInfo,
     PostEvidence,
     Promote,
+    Proposal,
+    PublicKey,
+    PublisherInfo,
     Rating,
     RegisterSuite,
     Resolved,
@@ -68,6 +81,8 @@ from registry.records import (
     TokenInfo,
     VersionCreated,
     VersionInfo,
+    WebhookCreated,
+    WebhookInfo,
 )
 from registry.storage.files import sync_directory
 from registry.suites import (
@@ -213,9 +228,12 @@ class Client:
     def version(self, ref: str) -> VersionInfo:
         return self._send(_Call("GET", _version_path(ref), VersionInfo))
 
-    def versions(self, adapter: str, states: list[str] | None = None) -> Iterator[VersionInfo]:
-        """Newest first."""
-        return self._pages(f"{_adapter_path(adapter)}/versions", Page[VersionInfo], {"state": states or []})
+    def versions(
+        self, adapter: str, states: list[str] | None = None, where: str | None = None
+    ) -> Iterator[VersionInfo]:
+        """Newest first. where: conditions on what the gate observed, as `accuracy >= 0.85 and perplexity < 6`."""
+        wanted = {"state": states or []} | ({"where": where} if where is not None else {})
+        return self._pages(f"{_adapter_path(adapter)}/versions", Page[VersionInfo], wanted)
 
     def gate(self, ref: str) -> GateReport:
         return self._send(_gate(ref))
@@ -245,6 +263,17 @@ class Client:
 
     def alias(self, adapter: str, alias: str = "approved") -> AliasInfo:
         return self._send(_alias(adapter, alias))
+
+    def freshness(self, adapter: str, alias: str = "approved") -> Envelope:
+        """The registry's signed word, good for a day, on what the alias names now."""
+        return self._send(_Call("GET", f"{_adapter_path(adapter)}/aliases/{quote(alias, safe='')}/freshness", Envelope))
+
+    def proposal(self, adapter: str, alias: str = "approved") -> Proposal:
+        """The move of the alias that waits for a second signature."""
+        return self._send(_Call("GET", f"{_adapter_path(adapter)}/aliases/{quote(alias, safe='')}/proposal", Proposal))
+
+    def countersign(self, ref: str, request: Countersign) -> AliasInfo:
+        return self._send(_Call("POST", f"{_version_path(ref)}/countersign", AliasInfo, request))
 
     def history(self, adapter: str, alias: str = "approved") -> list[AliasMove]:
         path = f"{_adapter_path(adapter)}/aliases/{quote(alias, safe='')}/history"
@@ -297,13 +326,66 @@ class Client:
     def revoke_token(self, token_id: str) -> None:
         self._send(_Call("DELETE", f"/v1/tokens/{quote(token_id, safe='')}", type(None)))
 
+    def create_webhook(self, request: CreateWebhook) -> WebhookCreated:
+        return self._send(_Call("POST", "/v1/webhooks", WebhookCreated, request))
+
+    def webhooks(self) -> list[WebhookInfo]:
+        return self._send(_Call("GET", "/v1/webhooks", list[WebhookInfo]))
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        self._send(_Call("DELETE", _webhook_path(webhook_id), type(None)))
+
+    def test_webhook(self, webhook_id: str) -> DeliveryAccepted:
+        return self._send(_Call("POST", f"{_webhook_path(webhook_id)}/test", DeliveryAccepted))
+
+    def deliveries(self, webhook_id: str) -> Iterator[DeliveryInfo]:
+        """Newest first."""
+        return self._pages(f"{_webhook_path(webhook_id)}/deliveries", Page[DeliveryInfo], {})
+
+    def redeliver(self, webhook_id: str, delivery: str) -> DeliveryAccepted:
+        path = f"{_webhook_path(webhook_id)}/deliveries/{quote(delivery, safe='')}/redeliver"
+        return self._send(_Call("POST", path, DeliveryAccepted))
+
+    def mint(self, request: MintToken) -> TokenCreated:
+        """Exchange a CI's own token for one of ours; the client needs none for it."""
+        return self._send(_Call("POST", "/v1/oidc/mint", TokenCreated, request))
+
+    def add_publisher(self, request: AddPublisher) -> PublisherInfo:
+        return self._send(_Call("POST", "/v1/publishers", PublisherInfo, request))
+
+    def publishers(self) -> list[PublisherInfo]:
+        return self._send(_Call("GET", "/v1/publishers", list[PublisherInfo]))
+
+    def remove_publisher(self, publisher_id: str) -> None:
+        self._send(_Call("DELETE", f"/v1/publishers/{quote(publisher_id, safe='')}", type(None)))
+
     def keys(self) -> KeySet:
         return self._send(_Call("GET", "/v1/keys", KeySet))
+
+    def add_key(self, request: AddKey) -> PublicKey:
+        return self._send(_Call("POST", "/v1/keys", PublicKey, request))
+
+    def revoke_key(self, key_id: str, reason: str) -> PublicKey:
+        path = f"/v1/keys/{quote(key_id, safe='')}/revoke"
+        return self._send(_Call("POST", path, PublicKey, Revoke(reason=reason)))
 
     def audit_events(self, after: int = 0) -> Iterator[JournalEntry]:
         while page := self._send(_Call("GET", "/v1/audit/events", list[JournalEntry], params={"after": after})):
             yield from page
             after = page[-1].seq
+
+    def checkpoint(self) -> str:
+        """A signed note of how far the journal is and of what is in it; `registry.checkpoint` reads it."""
+        return self._exchange("GET", "/v1/audit/checkpoint").text
+
+    def inclusion(self, seq: int, size: int) -> InclusionProof:
+        """That entry `seq` is in the tree of a checkpoint of this size."""
+        return self._send(_Call("GET", "/v1/audit/proof", InclusionProof, params={"seq": seq, "size": size}))
+
+    def consistency(self, older: int, newer: int) -> ConsistencyProof:
+        """That the tree of a checkpoint of size `newer` begins with that of one of size `older`."""
+        sizes = {"from": older, "to": newer}
+        return self._send(_Call("GET", "/v1/audit/consistency", ConsistencyProof, params=sizes))
 
     def ready(self) -> bool:
         """Whether a registry answers here and can be trusted."""
@@ -461,6 +543,10 @@ class AsyncClient:
         except httpx.HTTPError as error:
             raise Unreachable(_no_answer(self.url, error)) from None
         return _decode(_raise_for(response), call.answer)
+
+
+def _webhook_path(webhook_id: str) -> str:
+    return f"/v1/webhooks/{quote(webhook_id, safe='')}"
 
 
 def describe_file(path: Path) -> FileEntry:

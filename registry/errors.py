@@ -5,7 +5,8 @@
     │   ├── InspectionFailed      the adapter's files fail the static check; `findings`
     │   ├── DigestMismatch        bytes do not hash to what was declared
     │   ├── EvidenceRefused       evidence that contradicts itself or is about something else
-    │   └── IdempotencyMismatch   the same key came with another request
+    │   ├── IdempotencyMismatch   the same key came with another request
+    │   └── AddressRefused        a URL that this service must not call
     ├── RangeRefused              a resumed upload does not continue where the stored part ends; `offset`
     ├── TooLarge                  over a size limit
     ├── Unauthenticated           no token, or one that is unknown, expired or revoked
@@ -16,7 +17,11 @@
     │   ├── StaleLease            the job was given to another worker
     │   └── GateNotSatisfied      promotion refused; carries the whole `report`
     ├── PreconditionFailed        stale If-Match
+    ├── TooManyRequests           over a rate limit; `retry_seconds`
+    ├── WrongHost                 the request names a host that this service does not answer for
+    ├── BlobDamaged               the bytes of one blob have rotted; nothing else is affected
     └── Unavailable               not now
+        ├── OutboundFailed        another server did not answer as it should
         ├── StorageFull           the disk is full; reads go on
         └── StorageDamaged        journal or catalog cannot be trusted; the service must not serve
 
@@ -24,7 +29,10 @@ A message is value + reason + remedy. Several problems are reported together.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
+
+# Why a token that is known here was refused.
+Refusal = Literal["revoked", "expired", "role"]
 
 
 class TunegateError(Exception):
@@ -55,12 +63,19 @@ class IdempotencyMismatch(InvalidRequest):
     """An Idempotency-Key was used again with a different request."""
 
 
-class RangeRefused(TunegateError):
-    """A resumed upload must continue at `offset`, the number of bytes already stored."""
+class AddressRefused(InvalidRequest):
+    """A URL that this service must not call: not https, or not at a public address."""
 
-    def __init__(self, message: str, offset: int) -> None:
+
+class RangeRefused(TunegateError):
+    """A resumed upload must continue at `offset`, the number of bytes already stored.
+
+    `size` instead: the range that was asked for lies outside a blob of so many bytes.
+    """
+
+    def __init__(self, message: str, offset: int = 0, *, size: int | None = None) -> None:
         super().__init__(message)
-        self.offset = offset
+        self.offset, self.size = offset, size
 
 
 class TooLarge(TunegateError):
@@ -68,7 +83,14 @@ class TooLarge(TunegateError):
 
 
 class Unauthenticated(TunegateError):
-    """No token, or one that is malformed, unknown, expired or revoked."""
+    """No token, or one that is malformed, unknown, expired or revoked.
+
+    token, reason: the id of a token that is known here, and whether it was `revoked` or has `expired`.
+    """
+
+    def __init__(self, message: str, *, token: str | None = None, reason: Refusal | None = None) -> None:
+        super().__init__(message)
+        self.token, self.reason = token, reason
 
 
 class Forbidden(TunegateError):
@@ -107,8 +129,28 @@ class PreconditionFailed(TunegateError):
         self.current = current
 
 
+class TooManyRequests(TunegateError):
+    """Over a rate limit; the next request is accepted in `retry_seconds`, a whole number of at least 1."""
+
+    def __init__(self, message: str, retry_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+
+
+class WrongHost(TunegateError):
+    """The Host header names none of the hosts that this service answers for."""
+
+
+class BlobDamaged(TunegateError):
+    """The stored bytes of one blob are not what its name says; in quarantine until someone sends them again."""
+
+
 class Unavailable(TunegateError):
     """The service cannot do this now; try again later."""
+
+
+class OutboundFailed(Unavailable):
+    """Another server could not be reached, or did not answer whole, in HTTP and in time."""
 
 
 class StorageFull(Unavailable):

@@ -7,10 +7,10 @@ a reader of an old journal meets only types and fields that this module still kn
 from typing import Any
 
 import msgspec
-import rfc8785
 from msgspec import Struct
 
-from registry.names import sha256_hex
+from registry.errors import Refusal
+from registry.names import canonical, sha256_hex
 from registry.records import (
     MAX_CUT_OFF,
     Base,
@@ -20,12 +20,14 @@ from registry.records import (
     FileEntry,
     Finding,
     GateReport,
+    Jwk,
     Policy,
     Role,
     Sha256,
     State,
     SuiteKind,
     TrainingRecord,
+    WebhookEvent,
 )
 
 GENESIS = "0" * 64
@@ -42,6 +44,35 @@ class RegistryCreated(Event, tag="registry.created"):
     registry: str
     key: str
     draw_commitment: Sha256
+    public: str | None = None
+
+
+class KeyRotated(Event, tag="key.rotated"):
+    """The gate signs with `key` from now on, `public` being its bytes in base64; `previous` may no longer sign.
+
+    previous_public: its bytes, if they were still known.
+    """
+
+    key: Sha256
+    public: str
+    previous: Sha256
+    previous_public: str | None
+
+
+class KeyAdded(Event, tag="key.added"):
+    """A person's public key may sign in this role."""
+
+    id: Sha256
+    public: str
+    role: str
+    person: str
+
+
+class KeyRevoked(Event, tag="key.revoked"):
+    """Nothing that the key signed is to be believed any more, whenever it did."""
+
+    id: Sha256
+    reason: str
 
 
 class TokenCreated(Event, tag="token.created"):
@@ -51,10 +82,44 @@ class TokenCreated(Event, tag="token.created"):
     secret_sha256: Sha256
     expires_at: str
     scope: str | None = None
+    publisher: str | None = None
 
 
 class TokenRevoked(Event, tag="token.revoked"):
     id: str
+
+
+class TokenMinted(Event, tag="token.minted"):
+    """A CI's own token was exchanged for `token`; `jti` is the sha256 that stands for its issuer and id."""
+
+    token: str
+    publisher: str
+    issuer: str
+    subject: str
+    jti: Sha256
+
+
+class PublisherAdded(Event, tag="publisher.added"):
+    """Who shows a token of this issuer with these claims may submit in `scope`. Keys are given, or at `jwks_url`."""
+
+    id: str
+    scope: str
+    issuer: str
+    audience: str
+    claims: dict[str, str]
+    keys: list[Jwk] | None = None
+    jwks_url: str | None = None
+
+
+class PublisherRemoved(Event, tag="publisher.removed"):
+    id: str
+
+
+class AccessRefused(Event, tag="access.refused"):
+    """A token that is known here was refused for this reason; told once an hour, however often it happened."""
+
+    token: str
+    reason: Refusal
 
 
 class SuiteRegistered(Event, tag="suite.registered"):
@@ -195,16 +260,90 @@ class AliasMoved(Event, tag="alias.moved"):
     attestation: Envelope
 
 
+class ApprovalProposed(Event, tag="approval.proposed"):
+    """The move of an alias, signed by the gate, that waits for a release manager's signature. Nothing moved yet.
+
+    Only the newest proposal for an alias stands, and only while the alias is where it was then.
+    """
+
+    adapter: str
+    alias: str
+    counter: int
+    previous: int | None
+    number: int
+    digest: Digest
+    by: str
+    reason: str
+    attestation: Envelope
+
+
 class VersionRevoked(Event, tag="version.revoked"):
     adapter: str
     number: int
     reason: str
 
 
+class WebhookCreated(Event, tag="webhook.created"):
+    """The receiver at `url` is told of these events inside `scope`; the secret itself is in no journal."""
+
+    id: str
+    url: str
+    events: list[WebhookEvent]
+    secret_sha256: Sha256
+    scope: str | None = None
+
+
+class WebhookDeleted(Event, tag="webhook.deleted"):
+    id: str
+
+
+class WebhookDisabled(Event, tag="webhook.disabled"):
+    """Its receiver wants no more messages."""
+
+    id: str
+    reason: str
+
+
+class WebhookTested(Event, tag="webhook.tested"):
+    """A message that says nothing is to be sent to this webhook; `test` is in its id."""
+
+    id: str
+    test: str
+
+
+class DeliveryRequested(Event, tag="delivery.requested"):
+    """A message is to be sent to its webhook once more."""
+
+    webhook: str
+    delivery: str
+
+
+class BlobQuarantined(Event, tag="blob.quarantined"):
+    """The stored bytes no longer hashed to their name and were taken away; sending them again heals the blob."""
+
+    sha256: Sha256
+
+
+class BlobSent(Event, tag="blob.sent"):
+    """A token limited to `scope` sent these bytes whole: in that scope they may be used from now on."""
+
+    sha256: Sha256
+    scope: str
+
+
 AnyEvent = (
     RegistryCreated
+    | KeyRotated
+    | KeyAdded
+    | KeyRevoked
     | TokenCreated
     | TokenRevoked
+    | TokenMinted
+    | PublisherAdded
+    | PublisherRemoved
+    | AccessRefused
+    | BlobQuarantined
+    | BlobSent
     | SuiteRegistered
     | AdapterCreated
     | PolicySet
@@ -220,7 +359,13 @@ AnyEvent = (
     | AssignmentSkipped
     | RatingRecorded
     | AliasMoved
+    | ApprovalProposed
     | VersionRevoked
+    | WebhookCreated
+    | WebhookDeleted
+    | WebhookDisabled
+    | WebhookTested
+    | DeliveryRequested
 )
 
 
@@ -257,7 +402,7 @@ _decoder = msgspec.json.Decoder(Entry)
 
 def encode_entry(entry: Entry) -> bytes:
     """Canonical (RFC 8785) bytes: the form that is hashed, stored and shown to auditors."""
-    return rfc8785.dumps(msgspec.to_builtins(entry))
+    return canonical(msgspec.to_builtins(entry))
 
 
 def decode_entry(body: bytes) -> Entry:

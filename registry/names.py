@@ -9,7 +9,9 @@ Reference(adapter='team/support-bot', number=None, alias='approved', digest=None
 """
 
 import hashlib
+import json
 import re
+from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
 import rfc8785
@@ -27,6 +29,10 @@ RESERVED = frozenset(
     "resolve tokens suites keys trainings campaign gate items complete promote rollback revoke history "
     "con prn aux nul".split()
 )
+
+
+_PLAIN = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+_NOT_CANONICAL = re.compile(r"[0-9]e[+-][0-9]|[0-9]\.0(?![0-9\"])|(?:^|[:,\[])-?[0-9]{16}", re.ASCII)
 
 
 class Reference(NamedTuple):
@@ -48,7 +54,38 @@ def digest_of(value: Any) -> str:
     >>> digest_of({"b": 1, "a": [2.0]}) == digest_of({"a": [2], "b": 1})
     True
     """
-    return "sha256:" + sha256_hex(rfc8785.dumps(value))
+    return "sha256:" + sha256_hex(canonical(value))
+
+
+def canonical(value: Any) -> bytes:
+    """The RFC 8785 bytes of a plain value whose keys are text, as `rfc8785.dumps` gives them, but in less time.
+
+    The standard encoder differs in the order of keys beyond ASCII, in floats that are whole or have an exponent, and in
+    what it lets pass. Where its text could hold any of these, it is not used.
+
+    >>> canonical({"b": 1, "a": [2.0, "\\n"]})
+    b'{"a":[2,"\\\\n"],"b":1}'
+    """
+    try:
+        text = _PLAIN.encode(value)
+    except (TypeError, ValueError):
+        return _text(value).encode()
+    return text.encode() if text.isascii() and not _NOT_CANONICAL.search(text) else _text(value).encode()
+
+
+def _text(value: Any) -> str:
+    kind = type(value)
+    if kind is str:
+        return encode_basestring(value)
+    if kind is dict:
+        # By UTF-16 code units, which differs from the order of characters only beyond ASCII.
+        keys = sorted(value) if "".join(value).isascii() else sorted(value, key=lambda key: key.encode("utf-16-be"))
+        return "{" + ",".join([f"{encode_basestring(key)}:{_text(value[key])}" for key in keys]) + "}"
+    if kind is list:
+        return "[" + ",".join([_text(one) for one in value]) + "]"
+    if kind is int and abs(value) < 2**53:
+        return str(value)
+    return rfc8785.dumps(value).decode()
 
 
 def check_adapter_name(name: str) -> str:

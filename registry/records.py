@@ -23,6 +23,8 @@ __all__ = [
     "AccuracyEvidence",
     "AccuracyRule",
     "AdapterInfo",
+    "AddKey",
+    "AddPublisher",
     "AliasInfo",
     "AliasMove",
     "Assignment",
@@ -32,10 +34,16 @@ __all__ = [
     "Canary",
     "Check",
     "ClaimJob",
+    "ConsistencyProof",
     "ContaminationEvidence",
     "Count",
+    "Countersign",
     "CreateAdapter",
     "CreateToken",
+    "CreateWebhook",
+    "DeliveryAccepted",
+    "DeliveryInfo",
+    "DeliveryState",
     "Digest",
     "EngineInfo",
     "Envelope",
@@ -48,12 +56,15 @@ __all__ = [
     "ForgettingEvidence",
     "ForgettingRule",
     "GateReport",
+    "InclusionProof",
     "ItemRow",
     "Job",
     "JobInfo",
     "JournalEntry",
+    "Jwk",
     "KeySet",
     "Lease",
+    "MintToken",
     "Moments",
     "OutputsEvidence",
     "Page",
@@ -67,8 +78,10 @@ __all__ = [
     "Problem",
     "Promote",
     "PromotionRule",
+    "Proposal",
     "ProvenanceRule",
     "PublicKey",
+    "PublisherInfo",
     "Rating",
     "RatingRow",
     "Record",
@@ -98,6 +111,9 @@ __all__ = [
     "Verdict",
     "VersionCreated",
     "VersionInfo",
+    "WebhookCreated",
+    "WebhookEvent",
+    "WebhookInfo",
     "Word",
     "evidence_digest",
     "manifest_digest",
@@ -143,6 +159,23 @@ class State(StrEnum):
     APPROVED = "approved"
     SUPERSEDED = "superseded"
     REVOKED = "revoked"
+
+
+class WebhookEvent(StrEnum):
+    """What webhooks can be told of."""
+
+    GATE_DECIDED = "gate.decided"
+    REVIEW_NEEDED = "review.needed"
+    ALIAS_MOVED = "alias.moved"
+    VERSION_REVOKED = "version.revoked"
+
+
+class DeliveryState(StrEnum):
+    """`pending` is tried until it is `delivered`, or until it is given up as `failed`."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
 
 
 class Verdict(StrEnum):
@@ -303,7 +336,10 @@ class ProvenanceRule(Request):
 
 
 class PromotionRule(Request):
+    """second_signature: an alias moves only once a release manager, with a key of their own, signed as well."""
+
     automatic: bool = False
+    second_signature: bool = False
 
 
 class Policy(Request):
@@ -626,7 +662,55 @@ class CreateToken(Request):
     role: Role
     person: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
     scope: Word | None = None
-    expires_days: Annotated[int, Meta(ge=1, le=3650)] = 90
+    expires_days: Annotated[int, Meta(ge=1, le=365)] = 90
+
+
+class Jwk(Record):
+    """A public key as issuers publish it (RFC 7517): RSA with `n` and `e`, or P-256 with `crv`, `x` and `y`.
+
+    `d` and `k` are read only to be refused: they make it a secret.
+    """
+
+    kty: str
+    kid: str | None = None
+    use: str | None = None
+    alg: str | None = None
+    n: str | None = None
+    e: str | None = None
+    crv: str | None = None
+    x: str | None = None
+    y: str | None = None
+    d: str | None = None
+    k: str | None = None
+
+
+class AddPublisher(Request):
+    """A CI whose own tokens may be exchanged for tokens limited to `scope`, when all these claims are in them.
+
+    The keys that sign them come either here, as `keys`, or from `jwks_url`.
+    """
+
+    scope: Word
+    issuer: Word
+    claims: Annotated[dict[Word, Word], Meta(max_length=20)]
+    audience: Word = "tunegate"
+    keys: Annotated[list[Jwk], Meta(min_length=1, max_length=50)] | None = None
+    jwks_url: Annotated[str, Meta(max_length=1000)] | None = None
+
+
+class MintToken(Request):
+    """`token`: the CI's own. `scope` chooses where several publishers accept it."""
+
+    token: Annotated[str, Meta(max_length=16384)]
+    scope: Word | None = None
+
+
+class CreateWebhook(Request):
+    """`scope` limits it to a namespace or one adapter."""
+
+    url: Annotated[str, Meta(min_length=1, max_length=2000)]
+    events: Annotated[list[WebhookEvent], Meta(min_length=1, max_length=10)]
+    scope: Word | None = None
 
 
 class ClaimJob(Request):
@@ -665,6 +749,22 @@ class Rating(Request):
 
 class Skip(Request):
     reason: Annotated[str, Meta(min_length=1, max_length=4000)]
+
+
+class AddKey(Request):
+    """A person's public key, raw in base64, for second signatures on approvals."""
+
+    public: Annotated[str, Meta(min_length=44, max_length=44)]
+    person: Word
+    role: Annotated[str, Meta(pattern="^release-manager\\Z")] = "release-manager"
+
+
+class Countersign(Request):
+    """A release manager's signature over the proposed approval, as DSSE makes it."""
+
+    keyid: Sha256
+    sig: Annotated[str, Meta(min_length=88, max_length=88)]
+    alias: Word = "approved"
 
 
 class Promote(Request):
@@ -728,6 +828,8 @@ class VersionInfo(Record):
 
 
 class AliasInfo(Record):
+    """`unsigned`: the move is proposed and lacks the second signature, so the alias is where it was."""
+
     adapter: str
     alias: str
     ref: str
@@ -735,6 +837,7 @@ class AliasInfo(Record):
     digest: Digest
     counter: int
     moved_at: str
+    unsigned: bool = False
 
 
 class AliasMove(Record):
@@ -763,16 +866,44 @@ class Envelope(Record):
     signatures: list[Signature]
 
 
+class Proposal(Record):
+    """A move that waits for a second signature, with the approval that the gate has signed."""
+
+    adapter: str
+    alias: str
+    ref: str
+    digest: Digest
+    counter: int
+    by: str
+    at: str
+    reason: str
+    attestation: Envelope
+
+
 class PublicKey(Record):
-    """`public` is the raw 32-byte ed25519 key in base64; `id` is the sha256 of those bytes."""
+    """`public` is the raw 32-byte ed25519 key in base64; `id` is the sha256 of those bytes.
+
+    roles: what it may sign: `gate` approvals, `checkpoint` heads of the journal, `release-manager` second signatures.
+    person: whose it is, if it is a person's. A retired key has `valid_until` and still verifies what it signed before;
+    a revoked one verifies nothing.
+    """
 
     id: str
     algorithm: str
     public: str
+    roles: tuple[str, ...] = ("gate", "checkpoint")
+    person: str | None = None
+    valid_from: str | None = None
+    valid_until: str | None = None
+    revoked_at: str | None = None
+    revoked_reason: str | None = None
 
 
 class KeySet(Record):
+    """`checksum` is over `keys`: it finds what was changed by accident, and is no signature."""
+
     keys: list[PublicKey]
+    checksum: str | None = None
 
 
 class Resolved(Record):
@@ -847,6 +978,21 @@ class TokenInfo(Record):
     created_at: str
     expires_at: str
     revoked_at: str | None = None
+    last_used: str | None = None  # to the hour, since the service was started
+
+
+class PublisherInfo(Record):
+    """`key_ids` are those of the keys that were given with it, where they do not come from `jwks_url`."""
+
+    id: str
+    scope: str
+    issuer: str
+    audience: str
+    claims: dict[str, str]
+    jwks_url: str | None
+    key_ids: list[str]
+    added_by: str
+    created_at: str
 
 
 class TokenCreated(Record):
@@ -856,12 +1002,76 @@ class TokenCreated(Record):
     secret: str | UnsetType = UNSET
 
 
+class WebhookInfo(Record):
+    """`disabled_at`: since when its receiver wants no more messages."""
+
+    id: str
+    url: str
+    events: list[WebhookEvent]
+    scope: str | None
+    created_by: str
+    created_at: str
+    disabled_at: str | None = None
+    disabled_reason: str | None = None
+
+
+class WebhookCreated(Record):
+    """`secret` is shown once; an idempotent repeat of the call returns the same webhook without it."""
+
+    webhook: WebhookInfo
+    secret: str | UnsetType = UNSET
+
+
+class DeliveryInfo(Record):
+    """One message to one webhook. `sequence`: the journal entry it tells of; `status`, `error`: of the last attempt.
+
+    `next_attempt_at`: None for what is done, and for what waits for nothing but its turn.
+    """
+
+    id: str
+    webhook: str
+    type: str
+    sequence: int
+    state: DeliveryState
+    attempts: int
+    next_attempt_at: str | None
+    last_attempt_at: str | None
+    status: int | None
+    error: str | None
+
+
+class DeliveryAccepted(Record):
+    """What will be sent, under this id; the webhook's deliveries tell how it went."""
+
+    delivery: str
+
+
 class JournalEntry(Record):
     """One line of the journal as auditors read it: its chain hash and its body as canonical JSON text."""
 
     seq: int
     hash: Sha256
     body: str
+
+
+class InclusionProof(Record):
+    """That the leaf of entry `seq` is in the Merkle tree of the first `size` entries (see `registry.merkle`)."""
+
+    seq: int
+    size: int
+    leaf: Sha256
+    root: Sha256
+    hashes: list[Sha256]
+
+
+class ConsistencyProof(Record):
+    """That the tree of the first `newer` entries begins with the tree of the first `older`."""
+
+    older: int
+    older_root: Sha256
+    newer: int
+    newer_root: Sha256
+    hashes: list[Sha256]
 
 
 class Problem(Record):

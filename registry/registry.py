@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import duckdb
 import msgspec
 
-from registry.access import Principal, authenticate
+from registry.access import Principal, authenticate, check_token
 from registry.attestation import Signer
 from registry.commands.context import Command, Context, Outcome, Services
 from registry.commands.leases import Leases
@@ -32,12 +32,14 @@ from registry.errors import (
     Unavailable,
 )
 from registry.events import Actor, Entry, Receipt, chain_hash, decode_entry, encode_entry
-from registry.names import digest_of
+from registry.kept import Changes, Kept, token_subject
+from registry.names import digest_of, sha256_hex
 from registry.records import Role
+from registry.settings import Home
 from registry.storage.blobs import LocalBlobs
 from registry.storage.catalog import Catalog
 from registry.storage.journal import Head, Journal
-from registry.storage.views import View
+from registry.storage.views import StoredToken, View
 
 T = TypeVar("T")
 SYSTEM = Principal(token=None, person="tunegate", role=Role.ADMIN)
@@ -45,6 +47,7 @@ _GROUP = 64
 _TIMEOUT_SECONDS = 30.0
 _MAX_KEY = 200
 _NO_CONTENT = 204
+_TOKENS_KEPT = 10_000
 _CLOSED = "the registry is shutting down; ask again in a moment"
 
 
@@ -83,13 +86,19 @@ class Registry:
         draw_secret: bytes,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         lease_seconds: float = 30.0,
+        approval_days: int = 365,
+        home: Home | None = None,
     ) -> None:
-        self.blobs = blobs
+        self.blobs, self.home = blobs, home
         self._journal, self._catalog, self._clock = journal, catalog, clock
         leases = Leases(lease_seconds, time.monotonic)
-        self._services = Services(blobs, signer, draw_secret, leases, catalog.read_rows)
+        self._services = Services(blobs, signer, draw_secret, leases, catalog.read_rows, approval_days)
+        self.changes = Changes(journal.head.seq)
+        # When each token was last let in, since this process started: worth knowing, not worth an entry.
+        self.last_used: dict[str, datetime] = {}
+        self._tokens: Kept[tuple[StoredToken, Principal]] = Kept(self.changes, _TOKENS_KEPT)
         self._damage: str | None = None
-        self._closing = False
+        self._closing = self.draining = False
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="tunegate-writer", daemon=True)
         self._writer.start()
@@ -120,17 +129,58 @@ class Registry:
 
     def view(self) -> View:
         """The committed state, for the calling thread."""
-        if self._damage:
-            raise StorageDamaged(self._damage)
+        self._require_trust()
         return self._catalog.view()
 
     def ask(self, principal: Principal, question: Callable[[Context], T]) -> T:
-        """Answer a question about the committed state."""
+        """Answer a question about the committed state, the same state for all that it looks at."""
         now = self._clock()
-        return question(Context(self.view(), principal, _stamp(now), now, self._services))
+        self._require_trust()
+        with self._catalog.snapshot() as view:
+            return question(Context(view, principal, _stamp(now), now, self._services))
+
+    def glance(self, principal: Principal, question: Callable[[Context], T]) -> T:
+        """As `ask`, mostly from memory, for what needs no single state: a look ahead that a command checks again."""
+        now = self._clock()
+        self._require_trust()
+        return question(Context(self._catalog.glance(), principal, _stamp(now), now, self._services))
 
     def authenticate(self, token: str) -> Principal:
-        return authenticate(self.view(), token, self._clock())
+        """The principal of a token's text; Unauthenticated says what is wrong with it."""
+        seq = self.changes.visible
+        view = self.view()
+        now = self._clock()
+        principal = authenticate(view, token, now)
+        if principal.token and (stored := view.token(principal.token)):
+            self._note_use(stored.id, now)
+            subject = token_subject(stored.id)
+            self._tokens.put(sha256_hex(token.encode()), (stored, principal), subject=subject, seq=seq)
+        return principal
+
+    def recognise(self, token: str) -> Principal | None:
+        """As `authenticate`, from memory; None for a token that has to be looked up."""
+        self._require_trust()
+        known = self._tokens.get(sha256_hex(token.encode()))
+        if known is None:
+            return None
+        stored, principal = known
+        now = self._clock()
+        check_token(stored, now)
+        self._note_use(stored.id, now)
+        return principal
+
+    def _note_use(self, token: str, now: datetime) -> None:
+        if len(self.last_used) >= _TOKENS_KEPT:
+            self.last_used.clear()
+        self.last_used[token] = now
+
+    def now(self) -> datetime:
+        """What this registry's clock says."""
+        return self._clock()
+
+    def _require_trust(self) -> None:
+        if self._damage:
+            raise StorageDamaged(self._damage)
 
     @property
     def journal(self) -> Journal:
@@ -144,6 +194,15 @@ class Registry:
     def damage(self) -> str | None:
         """Why nothing can be served any more, or None."""
         return self._damage
+
+    @property
+    def waiting(self) -> int:
+        """Commands that nobody has begun to run."""
+        return self._tasks.qsize()
+
+    def drain(self) -> None:
+        """Go on, but say that the end is near; `draining` tells."""
+        self.draining = True
 
     def close(self) -> None:
         """Finish what was accepted, then close journal and catalog."""
@@ -213,8 +272,12 @@ class Registry:
                         self._catalog.apply(entry, head.hash)
                         entries.append(entry)
                 if entries:
+                    # Now the keys speak: what they refuse is not journalled.
+                    self._catalog.write_out()
                     self._append(entries)
                     appended = True
+                    self.changes.begin(entries)
+            self.changes.end(head.seq)
         except duckdb.Error as error:
             if not appended:
                 raise

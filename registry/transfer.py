@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from registry.attestation import ATTESTATION_FILE
 from registry.client import Client, Unreachable, describe_file
 from registry.errors import InvalidRequest
 from registry.inspection import ACCEPTED_FILES, REQUIRED_FILES
@@ -21,6 +20,7 @@ from registry.records import (
     manifest_digest,
 )
 from registry.suites import SUITE_FILES, read_suite
+from registry.verification import ATTESTATION_FILE, FRESHNESS_FILE
 
 
 class Training(NamedTuple):
@@ -81,16 +81,25 @@ def push_suite(client: Client, directory: Path) -> Suite:
     return client.register_suite(RegisterSuite(name=name, files=files))
 
 
-def pull(client: Client, ref: str, target: Path, report: Callable[[str], None] = lambda _: None) -> Resolved:
-    """Fetch a version into `target`, whole or not at all, with its attestation beside it.
+def pull(
+    client: Client,
+    ref: str,
+    target: Path,
+    report: Callable[[str], None] = lambda _: None,
+    check: Callable[[Path, Resolved], None] = lambda *_: None,
+) -> Resolved:
+    """Fetch a version into `target`, whole or not at all, with its signed approval beside it.
 
+    An alias comes with the registry's word that it names this version now, asked for once the files are here.
+    check: is given the directory before it takes its place; what it raises leaves nothing behind.
     Raises InvalidRequest if `target` exists and is not empty, Unreachable if what comes is not what `ref` names.
     """
     target = target.resolve()  # `.` has no name to put a part beside
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidRequest(f"{target} exists and is not empty; give a new directory")
     resolved = client.resolve(ref)
-    wanted = parse_reference(ref).digest or resolved.digest
+    parsed = parse_reference(ref)
+    wanted = parsed.digest or resolved.digest
     if manifest_digest(resolved.files, resolved.base) != wanted:
         raise Unreachable(f"{client.url} offers files for {ref!r} that do not add up to {wanted}; they are not fetched")
     for entry in resolved.files:
@@ -98,4 +107,8 @@ def pull(client: Client, ref: str, target: Path, report: Callable[[str], None] =
     with client.download_files(resolved.files, target) as directory:
         if resolved.attestation is not None:
             (directory / ATTESTATION_FILE).write_bytes(msgspec.json.encode(resolved.attestation))
+            if parsed.alias is not None:
+                said = client.freshness(parsed.adapter, parsed.alias)
+                (directory / FRESHNESS_FILE).write_bytes(msgspec.json.encode(said))
+        check(directory, resolved)
     return resolved

@@ -5,12 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from site_under_test import Site, running
 
 from registry.settings import Home
+
+# No test asserts a time, not even of one example.
+settings.register_profile("tunegate", deadline=None)
+settings.load_profile("tunegate")
 
 
 @pytest.fixture

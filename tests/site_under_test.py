@@ -13,11 +13,12 @@ from typing import Any
 import factories
 import httpx
 import msgspec
-import uvicorn
 from factories import BASE, BASE_TENSORS, SIZES, SUITES, entry_of, make_adapter, make_suite, make_training
 
 from evaluator.evidence import write_rows
 from registry.api.app import create_app
+from registry.api.limits import Rates
+from registry.api.server import Server
 from registry.client import Client
 from registry.opening import open_registry
 from registry.records import (
@@ -76,7 +77,7 @@ class Site:
         headers = dict(request.pop("headers", {}))
         if who is not None:
             headers.setdefault("Authorization", f"Bearer {self.tokens[who]}")
-        return httpx.request(method, self.url + path, headers=headers, timeout=30, **request)
+        return httpx.request(method, self.url + path, headers=headers, timeout=30, verify=False, **request)
 
     # -- the way of a version ------------------------------------------------------------------------------------
 
@@ -145,12 +146,11 @@ def body(response: httpx.Response) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def running(home: Home, *, lease_seconds: float = 30.0) -> Iterator[Site]:
+def running(home: Home, *, lease_seconds: float = 30.0, rates: Rates | None = None) -> Iterator[Site]:
     """A registry over a home, served by uvicorn on 127.0.0.1; a home that was used before goes on."""
     registry, _ = open_registry(home, lease_seconds=lease_seconds)
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(registry), log_config=None, lifespan="on", timeout_graceful_shutdown=2)
-    server = uvicorn.Server(config)
+    server = Server(create_app(registry, rates=rates), registry)
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
     thread.start()
     deadline = time.monotonic() + 20

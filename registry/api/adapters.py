@@ -6,14 +6,19 @@ from typing import Annotated, Any
 from litestar import Controller, Response, get, post, put
 from litestar.params import JSONBody, QueryParameter
 
-from registry.access import BLOB_READERS, hidden_from
+from registry.access import BLOB_READERS, visible_states
 from registry.api.cursor import read_cursor, read_number, write_cursor
-from registry.api.door import EVERYONE, AnyRequest, allowed, ask, if_match, run
+from registry.api.door import EVERYONE, AnyRequest, allowed, ask, if_match, principal_of, run
 from registry.api.params import Adapter, Cursor, Limit, Number, paths
+from registry.api.recall import Question, poll
+from registry.api.transfers import transfers_of
 from registry.commands import adapters, versions
 from registry.commands.bundle import bundle_of
 from registry.commands.context import Context
 from registry.commands.gate import assess
+from registry.errors import BlobDamaged
+from registry.names import parse_reference
+from registry.quarantine import report_quarantined
 from registry.records import (
     AdapterInfo,
     Bundle,
@@ -31,6 +36,7 @@ from registry.records import (
     Suite,
     VersionInfo,
 )
+from registry.search import read_conditions
 
 
 class Adapters(Controller):
@@ -46,7 +52,7 @@ class Adapters(Controller):
     async def list_adapters(self, request: AnyRequest, limit: Limit = 100, cursor: Cursor = None) -> Page[AdapterInfo]:
         def question(context: Context) -> Page[AdapterInfo]:
             found = context.view.adapters(read_cursor(cursor), limit + 1, context.principal.scope)
-            page = [adapters.describe(context.view, one) for one in found[:limit]]
+            page = adapters.describe_all(context.view, found[:limit])
             return Page(items=page, next_cursor=write_cursor(found[limit - 1].name) if len(found) > limit else None)
 
         return await ask(request, question)
@@ -88,8 +94,15 @@ class Adapters(Controller):
     async def resolve(
         self, request: AnyRequest, ref: Annotated[str, QueryParameter(max_length=300)]
     ) -> Response[Resolved]:
-        resolved = await ask(request, lambda context: versions.resolve(context, ref))
-        return Response(resolved, headers={"ETag": f'"{resolved.digest}"', "Cache-Control": "no-cache"})
+        """ETag and If-None-Match as for an alias; the tag changes with anything in the answer."""
+        return await poll(
+            request,
+            Question(
+                subject=parse_reference(ref).adapter,
+                ask=lambda context: versions.resolve(context, ref),
+                keep=lambda resolved: resolved.state is State.APPROVED,
+            ),
+        )
 
 
 class Versions(Controller):
@@ -103,7 +116,15 @@ class Versions(Controller):
 
     @post(paths("/versions/{number:int}/complete"), opt=allowed(Role.CI, Role.TRAINER))
     async def complete(self, request: AnyRequest, adapter: Adapter, number: Number) -> Response[Any]:
-        return await run(request, partial(versions.complete, adapter=adapter, number=number))
+        # The files are read through here, and not on the thread that all commands share.
+        registry, principal = request.app.state.registry, principal_of(request)
+        ahead = partial(versions.inspect_ahead, adapter=adapter, number=number)
+        try:
+            inspected = await transfers_of(request).scan(lambda: registry.glance(principal, ahead))
+        except BlobDamaged:
+            await transfers_of(request).start(lambda: report_quarantined(registry))
+            raise
+        return await run(request, partial(versions.complete, adapter=adapter, number=number, inspected=inspected))
 
     @get(paths("/versions"), opt=allowed(*EVERYONE))
     async def list_versions(
@@ -111,18 +132,19 @@ class Versions(Controller):
         request: AnyRequest,
         adapter: Adapter,
         states: Annotated[list[State] | None, QueryParameter(name="state")] = None,
+        where: Annotated[str | None, QueryParameter(max_length=1000)] = None,
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> Page[VersionInfo]:
+        """Newest first. where: conditions on what the gate report observed: `accuracy >= 0.85 and perplexity < 6`."""
+        conditions = read_conditions(where) if where is not None else []
+
         def question(context: Context) -> Page[VersionInfo]:
-            adapters.find_adapter(context, adapter)
+            base = adapters.find_adapter(context, adapter).base
             after = read_number(cursor) or 2**31
-            found = context.view.versions(adapter, after, limit + 1, states or [])
-            page = [
-                versions.describe(context, one)
-                for one in found[:limit]
-                if not hidden_from(context.principal, one.state)
-            ]
+            wanted = [state for state in visible_states(context.principal) if not states or state in states]
+            found = context.view.versions(adapter, after, limit + 1, wanted, conditions)
+            page = [versions.describe(context, one, base) for one in found[:limit]]
             more = write_cursor(str(found[limit - 1].number)) if len(found) > limit else None
             return Page(items=page, next_cursor=more)
 

@@ -9,10 +9,21 @@ from litestar.params import FromPath, JSONBody
 from registry.access import hidden_from
 from registry.api.door import EVERYONE, AnyRequest, allowed, ask, if_match, run
 from registry.api.params import Adapter, Number, paths
-from registry.commands import adapters, approvals
+from registry.api.recall import Question, poll
+from registry.commands import adapters, approvals, moves
 from registry.commands.context import Context
 from registry.errors import NotFound
-from registry.records import AliasInfo, AliasMove, Promote, Revoke, Role, Rollback
+from registry.records import (
+    AliasInfo,
+    AliasMove,
+    Countersign,
+    Envelope,
+    Promote,
+    Proposal,
+    Revoke,
+    Role,
+    Rollback,
+)
 
 
 class Approvals(Controller):
@@ -33,6 +44,28 @@ class Approvals(Controller):
         )
         return await run(request, command, headers=_etag)
 
+    @post(paths("/versions/{number:int}/countersign"), opt=allowed(Role.RELEASE_MANAGER))
+    async def countersign(
+        self, request: AnyRequest, data: JSONBody[Countersign], adapter: Adapter, number: Number
+    ) -> Response[Any]:
+        """Add the caller's own signature to a proposed approval; with it the alias moves."""
+        command = partial(approvals.countersign, adapter=adapter, number=number, request=data)
+        return await run(request, command, headers=_etag)
+
+    @get(
+        paths("/aliases/{alias:str}/proposal"),
+        opt=allowed(Role.RELEASE_MANAGER, Role.ADMIN, Role.AUDITOR),
+    )
+    async def proposal(self, request: AnyRequest, adapter: Adapter, alias: FromPath[str]) -> Proposal:
+        """The move of an alias that waits for a second signature."""
+        return await ask(request, lambda context: approvals.proposal(context, adapter, _read_alias(alias)))
+
+    @get(paths("/aliases/{alias:str}/freshness"), opt=allowed(*EVERYONE))
+    async def freshness(self, request: AnyRequest, adapter: Adapter, alias: FromPath[str]) -> Response[Envelope]:
+        """The registry's signed word, good for a day, on what an alias names now. Never kept: it is dated."""
+        said = await ask(request, lambda context: moves.freshness(context, _find(context, adapter, alias)))
+        return Response(said, headers={"Cache-Control": "no-store"})
+
     @post(paths("/versions/{number:int}/revoke"), opt=allowed(Role.RELEASE_MANAGER, Role.ADMIN))
     async def revoke(
         self, request: AnyRequest, data: JSONBody[Revoke], adapter: Adapter, number: Number
@@ -44,11 +77,7 @@ class Approvals(Controller):
         def question(context: Context) -> AliasInfo:
             return _find(context, adapter, alias)
 
-        info = await ask(request, question)
-        headers = {**_etag(info), "Cache-Control": "no-cache"}
-        if request.headers.get("If-None-Match") == headers["ETag"]:
-            return Response(None, status_code=304, headers=headers)
-        return Response(info, headers=headers)
+        return await poll(request, Question(adapter, question, tag=approvals.etag))
 
     @get(paths("/aliases/{alias:str}/history"), opt=allowed(*EVERYONE))
     async def history(self, request: AnyRequest, adapter: Adapter, alias: FromPath[str]) -> list[AliasMove]:
@@ -87,4 +116,5 @@ def _read_alias(alias: str) -> str:
 
 
 def _etag(info: AliasInfo) -> dict[str, str]:
-    return {"ETag": f'"{approvals.etag(info)}"'}
+    """None for a move that is only proposed: the alias is where it was."""
+    return {} if info.unsigned else {"ETag": f'"{approvals.etag(info)}"'}

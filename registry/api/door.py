@@ -1,7 +1,7 @@
 """Between HTTP and the registry's door: who asks, what may be asked, how a command's answer becomes a response."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -12,8 +12,9 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
 
 from registry.access import Principal, require_role
+from registry.api.visitors import Visitors
 from registry.commands.context import Command, Context
-from registry.errors import InvalidRequest, Unauthenticated, Unavailable
+from registry.errors import Forbidden, InvalidRequest, Unauthenticated, Unavailable
 from registry.records import Role
 from registry.registry import Registry, Repeat, request_digest
 
@@ -36,15 +37,34 @@ EVERYONE = tuple(Role)
 
 async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
     """Authenticate and authorise every call; runs before the body is read."""
-    if handler.opt.get("open"):
-        return
-    registry: Registry = connection.app.state.registry
-    principal = await in_thread(connection, lambda: registry.authenticate(_bearer(connection)))
-    require_role(principal, handler.opt.get("roles", frozenset()))
-    connection.state.principal = principal
+    if not handler.opt.get("open"):
+        connection.state.principal = await _admitted(connection, handler)
     if isinstance(connection, Request) and not handler.opt.get("raw"):
         _require_json(connection)
         await _require_exact_types(connection, handler)
+
+
+async def _admitted(connection: Connection, handler: BaseRouteHandler) -> Principal:
+    """Who asks, if they may; refusals are counted, and told where the token is known."""
+    registry: Registry = connection.app.state.registry
+    visitors: Visitors = connection.app.state.visitors
+    values = connection.headers.getall("Authorization", [])
+    try:
+        token = bearer(values)
+        principal = registry.recognise(token)
+        if principal is None:
+            principal = await in_thread(connection, lambda: registry.authenticate(token))
+    except Unauthenticated as error:
+        if values:
+            visitors.count_failure(connection.scope, error)
+        raise
+    try:
+        require_role(principal, handler.opt.get("roles", frozenset()))
+    except Forbidden:
+        if principal.token is not None:
+            visitors.tell(principal.token, "role")
+        raise
+    return principal
 
 
 def principal_of(request: AnyRequest) -> Principal:
@@ -89,13 +109,13 @@ async def in_thread(connection: Connection, work: Callable[[], T]) -> T:
 
 
 def if_match(request: AnyRequest) -> str | None:
-    """The ETag a change is conditional on, without its quotes."""
-    value = request.headers.get("If-Match")
-    return value.strip().strip('"') if value is not None else None
+    """What a change is conditional on, if anything; the header may come more than once."""
+    values = request.headers.getall("If-Match", [])
+    return ", ".join(values) if values else None
 
 
-def _bearer(connection: Connection) -> str:
-    values = connection.headers.getall("Authorization", [])
+def bearer(values: Sequence[str]) -> str:
+    """The token in the values of all Authorization headers; Unauthenticated unless there is exactly one that fits."""
     if len(values) != 1:
         raise Unauthenticated("send exactly one header `Authorization: Bearer tg_…`; `tunegate token create` makes one")
     kind, _, token = values[0].partition(" ")

@@ -21,6 +21,7 @@ TABLE: dict[type[errors.TunegateError], tuple[int, str]] = {
     errors.DigestMismatch: (422, "digest_mismatch"),
     errors.EvidenceRefused: (422, "evidence_refused"),
     errors.IdempotencyMismatch: (422, "idempotency_mismatch"),
+    errors.AddressRefused: (422, "address_refused"),
     errors.RangeRefused: (416, "range_refused"),
     errors.TooLarge: (413, "too_large"),
     errors.Unauthenticated: (401, "unauthenticated"),
@@ -31,7 +32,11 @@ TABLE: dict[type[errors.TunegateError], tuple[int, str]] = {
     errors.StaleLease: (409, "stale_lease"),
     errors.GateNotSatisfied: (409, "gate_not_satisfied"),
     errors.PreconditionFailed: (412, "precondition_failed"),
+    errors.TooManyRequests: (429, "too_many_requests"),
+    errors.WrongHost: (421, "wrong_host"),
+    errors.BlobDamaged: (500, "blob_damaged"),
     errors.Unavailable: (503, "unavailable"),
+    errors.OutboundFailed: (503, "outbound_failed"),
     errors.StorageFull: (507, "storage_full"),
     errors.StorageDamaged: (503, "storage_damaged"),
 }
@@ -46,6 +51,7 @@ _TITLES = {
     413: "Too large",
     415: "Unsupported media type",
     416: "Range not satisfiable",
+    421: "Misdirected request",
     422: "Invalid request",
     429: "Too many requests",
     500: "Internal error",
@@ -78,11 +84,15 @@ def on_tunegate_error(_: Request[Any, Any, Any], error: errors.TunegateError) ->
             more["report"] = report
         case errors.PreconditionFailed(current=current):
             headers["ETag"] = f'"{current}"'
+        case errors.RangeRefused(size=int(size)):
+            headers["Content-Range"] = f"bytes */{size}"
         case errors.RangeRefused(offset=offset):
             headers["Range"] = f"bytes=0-{offset - 1}" if offset else "bytes=0-0"
             more["offset"] = offset
         case errors.Unauthenticated():
             headers["WWW-Authenticate"] = "Bearer"
+        case errors.TooManyRequests(retry_seconds=seconds):
+            headers["Retry-After"] = str(seconds)
         case errors.Unavailable():
             headers["Retry-After"] = "5"
     response = problem(status, code, str(error), **more)

@@ -8,7 +8,21 @@ import click
 from rich.markup import escape
 
 from registry import __version__, settings
-from registry.cli import adapters, audit, decisions, keys, server, suites, tokens, work
+from registry.cli import (
+    adapters,
+    audit,
+    backup,
+    decisions,
+    keys,
+    publishers,
+    pulling,
+    scrub,
+    server,
+    suites,
+    tokens,
+    webhooks,
+    work,
+)
 from registry.cli.console import UNKNOWN, Options, errors, explain
 from registry.errors import TunegateError
 
@@ -27,7 +41,21 @@ def cli(context: click.Context, url: str, token: str | None, as_json: bool) -> N
     context.obj = Options(url, token, as_json)
 
 
-for module in (server, tokens, suites, adapters, decisions, work, keys, audit):
+for module in (
+    server,
+    tokens,
+    webhooks,
+    publishers,
+    suites,
+    adapters,
+    pulling,
+    decisions,
+    work,
+    keys,
+    audit,
+    backup,
+    scrub,
+):
     for command in module.COMMANDS:
         cli.add_command(command)
 

@@ -1,4 +1,4 @@
-"""tunegate adapter, policy, push, status, gate, bundle, compare, pull: the way of a version, seen from a terminal."""
+"""tunegate adapter, policy, push, status, gate, bundle, compare: the way of a version, seen from a terminal."""
 
 import tempfile
 import time
@@ -11,13 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from registry import settings
-from registry.attestation import verify_directory
 from registry.bases import describe_base
 from registry.bundles import BUNDLE_FILE, Loaded, load_bundle, save_bundle
 from registry.cli.console import (
     EXIT_CODES,
-    GO,
-    NO_GO,
     UNDECIDED,
     UNKNOWN,
     concrete,
@@ -35,8 +32,8 @@ from registry.errors import InvalidRequest
 from registry.gate.policy import read_policy
 from registry.gate.recompute import recompute
 from registry.names import parse_reference
-from registry.records import Base, Check, CreateAdapter, GateReport, KeySet, State, TrainingRecord
-from registry.transfer import Training, pull, push
+from registry.records import Base, Check, CreateAdapter, GateReport, State, TrainingRecord
+from registry.transfer import Training, push
 
 _POLL_SECONDS = 2.0
 _WAITING = (State.UPLOADING, State.SUBMITTED, State.EVALUATING)
@@ -79,10 +76,12 @@ def list_adapters() -> None:
 
 @adapter.command(name="show")
 @click.argument("name")
-def show_adapter(name: str) -> None:
+@click.option("--state", "states", multiple=True, help="Only versions in this state; may be given more than once.")
+@click.option("--where", help="Only versions whose gate report observed this: 'accuracy >= 0.85 and perplexity < 6'.")
+def show_adapter(name: str, states: tuple[str, ...], where: str | None) -> None:
     """One adapter with its versions, newest first."""
     with connected() as client:
-        info, versions = client.adapter(name), list(client.versions(name))
+        info, versions = client.adapter(name), list(client.versions(name, list(states), where))
     table = _table("version", "state", "by", "at", "manifest")
     for one in versions:
         table.add_row(one.ref, one.state, escape(one.submitter), one.created_at[:16], one.digest[:19] + "…")
@@ -269,41 +268,6 @@ def _outcome(check: Check | None) -> str:
     return f"{check.status}: {escape(check.reason)}" if check else "not asked for by its policy"
 
 
-@click.command(name="pull")
-@click.argument("ref")
-@click.option("--to", "target", required=True, type=DIRECTORY)
-def pull_command(ref: str, target: Path) -> None:
-    """Fetch a version with its signed approval. `name@approved` follows the gate."""
-    with connected() as client:
-        resolved = pull(client, ref, target, lambda line: console().print(f"  {line}", style="dim"))
-    signed = "with its approval" if resolved.attestation else "without an approval: it is not approved"
-    show(resolved, f"{resolved.ref} ({resolved.digest[:19]}…) is in {escape(str(target))}, {signed}")
-
-
-@click.command()
-@click.argument("directory", type=DIRECTORY)
-@click.option(
-    "--keys", "keys_file", required=True, type=DIRECTORY, help="Trusted keys, from `tunegate keys --to FILE`."
-)
-def verify(directory: Path, keys_file: Path) -> None:
-    """Check a pulled directory offline against its signed approval; exits 0 valid, 1 invalid."""
-    try:
-        keys = msgspec.json.decode(keys_file.read_bytes(), type=KeySet)
-    except OSError as error:
-        raise InvalidRequest(f"{keys_file} cannot be read: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"{keys_file} is no key file: {error}; get it with `tunegate keys --to FILE`") from None
-    try:
-        found = verify_directory(directory, keys)
-    except OSError as error:
-        raise InvalidRequest(f"{directory} cannot be read: {error.strerror}") from None
-    text = f"[bold green]valid[/]: {found.ref}, approved as {found.alias} at {found.approved_at}"
-    if found.problems:
-        text = "\n".join(["[bold red]invalid[/]", *(f"  • {escape(problem)}" for problem in found.problems)])
-    show({"valid": not found.problems, **found._asdict()}, text)
-    leave(NO_GO if found.problems else GO)
-
-
 def _await_verdict(client: Client, ref: str, timeout: float) -> GateReport:
     """Wait until the evaluation is over; a review that goes on counts as undecided."""
     deadline, last = time.monotonic() + timeout, ""
@@ -327,4 +291,4 @@ def _table(*columns: str) -> Table:
     return table
 
 
-COMMANDS = (adapter, policy, push_command, status, gate, bundle_command, compare, pull_command, verify)
+COMMANDS = (adapter, policy, push_command, status, gate, bundle_command, compare)

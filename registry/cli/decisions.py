@@ -8,7 +8,7 @@ from registry.cli.report import gate_table
 from registry.client import Refused
 from registry.errors import InvalidRequest
 from registry.names import parse_reference
-from registry.records import CRITERIA, Assignment, Rating
+from registry.records import CRITERIA, AliasInfo, Assignment, Rating
 
 _RATING = click.IntRange(1, 5)
 
@@ -27,7 +27,7 @@ def promote(ref: str, alias: str) -> None:
             show(error.report, gate_table(error.report))
             errors.print(f"[bold red]refused[/]: {escape(str(error))}")
             leave(NO_GO)
-    show(moved, f"{moved.adapter}@{moved.alias} is now {moved.ref} ({moved.digest[:19]}…)")
+    show(moved, f"{moved.adapter}@{moved.alias} {_came_to(moved, 'is now')} ({moved.digest[:19]}…)")
 
 
 @click.command()
@@ -39,7 +39,14 @@ def rollback(name: str, number: int, reason: str, alias: str) -> None:
     """Point an alias back at a version it named before."""
     with connected() as client:
         moved = client.rollback(name, number, reason, alias)
-    show(moved, f"{moved.adapter}@{moved.alias} is back at {moved.ref}")
+    show(moved, f"{moved.adapter}@{moved.alias} {_came_to(moved, 'is back at')}")
+
+
+def _came_to(moved: AliasInfo, moved_to: str) -> str:
+    if not moved.unsigned:
+        return f"{moved_to} {moved.ref}"
+    name = f"{moved.adapter}@{moved.alias}"
+    return f"is where it was: {moved.ref} waits for `tunegate countersign {name} --key FILE`"
 
 
 @click.command()

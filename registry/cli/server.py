@@ -1,15 +1,15 @@
 """tunegate serve, rebuild: running a registry."""
 
-import logging
 import socket
+import sys
 
 import click
-import uvicorn
 from rich.markup import escape
 
-from registry import settings
+from registry import logs, settings
 from registry.api.app import create_app
-from registry.cli.console import console, show
+from registry.api.server import Server
+from registry.cli.console import UNKNOWN, console, errors, show
 from registry.errors import InvalidRequest
 from registry.opening import open_registry, rebuild
 
@@ -17,8 +17,11 @@ from registry.opening import open_registry, rebuild
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=settings.DEFAULT_PORT, show_default=True, help="0 picks a free one.")
-def serve(host: str, port: int) -> None:
+@click.option("--drain-seconds", default=0.0, show_default=True, help="Go on for so long after SIGTERM, not ready.")
+def serve(host: str, port: int, drain_seconds: float) -> None:
     """Run the registry over TUNEGATE_HOME; the first start makes it."""
+    settings.metrics_need_token(), settings.proxies(), settings.request_rate()  # wrong ones end it before it begins
+    logs.configure(settings.log_form())
     listener = _listen(host, port)
     home = settings.home()
     registry, first_start = open_registry(home)
@@ -30,9 +33,10 @@ def serve(host: str, port: int) -> None:
         out.print(f"  made an admin token: {home.admin_token}", markup=False)
         token_from = f"TUNEGATE_TOKEN=$(cat '{home.admin_token}')"
         out.print(f"  try: TUNEGATE_URL={address} {token_from} tunegate adapter list", markup=False)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    config = uvicorn.Config(create_app(registry), log_config=None, access_log=False, timeout_graceful_shutdown=10)
-    uvicorn.Server(config).run(sockets=[listener])
+    Server(create_app(registry, host=host), registry, drain_seconds=drain_seconds).run(sockets=[listener])
+    if registry.damage:
+        errors.print(f"[bold red]error:[/] {escape(registry.damage)}")
+        sys.exit(UNKNOWN)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,6 +1,9 @@
 """Suites, adapters and their policies."""
 
+from collections.abc import Sequence
+
 from registry.access import require_sight
+from registry.commands.conditions import matches
 from registry.commands.context import Context, Outcome
 from registry.errors import AlreadyExists, Forbidden, InvalidRequest, NotFound, PreconditionFailed, TooLarge
 from registry.events import AdapterCreated, AnyEvent, PolicySet, SuiteRegistered
@@ -69,7 +72,7 @@ def create(context: Context, request: CreateAdapter) -> Outcome:
 def set_policy(context: Context, adapter: str, policy: Policy, if_match: str | None) -> Outcome:
     """A new policy revision for versions completed from now on; versions already sealed keep theirs."""
     stored = find_adapter(context, adapter)
-    if if_match is not None and if_match != stored.policy:
+    if not matches(if_match, stored.policy):
         raise PreconditionFailed(f"the policy is now {stored.policy}; read it and decide again", stored.policy)
     pinned = pin(check_policy(policy), context.view.suites())
     digest = policy_digest(pinned)
@@ -88,11 +91,21 @@ def find_adapter(context: Context, adapter: str) -> StoredAdapter:
 
 
 def describe(view: View, stored: StoredAdapter) -> AdapterInfo:
-    return AdapterInfo(
-        name=stored.name,
-        base=stored.base,
-        policy=stored.policy,
-        created_at=stored.created_at,
-        versions=view.last_number(stored.name),
-        aliases=view.aliases(stored.name),
-    )
+    return describe_all(view, [stored])[0]
+
+
+def describe_all(view: View, found: Sequence[StoredAdapter]) -> list[AdapterInfo]:
+    """Several adapters at the cost of one."""
+    names = [stored.name for stored in found]
+    numbers, aliases = view.last_numbers(names), view.aliases_of(names)
+    return [
+        AdapterInfo(
+            name=stored.name,
+            base=stored.base,
+            policy=stored.policy,
+            created_at=stored.created_at,
+            versions=numbers.get(stored.name, 0),
+            aliases=aliases.get(stored.name, {}),
+        )
+        for stored in found
+    ]

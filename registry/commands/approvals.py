@@ -4,16 +4,29 @@ from collections.abc import Sequence
 
 import msgspec
 
-from registry.attestation import Approval, statement
 from registry.commands.adapters import find_adapter
+from registry.commands.conditions import matches
 from registry.commands.context import Context, Outcome
 from registry.commands.gate import assess
-from registry.commands.versions import base_of, describe, find_version
+from registry.commands.moves import check_signed, is_due, moved, standing_proposal
+from registry.commands.versions import describe, find_version
 from registry.errors import Conflict, Forbidden, GateNotSatisfied, NotFound, PreconditionFailed
-from registry.events import AliasMoved, AnyEvent, JobFailed, VersionRevoked
+from registry.events import AliasMoved, AnyEvent, ApprovalProposed, JobFailed, VersionRevoked
 from registry.names import check_alias
-from registry.records import AliasInfo, GateReport, Promote, RatingRow, Revoke, Rollback, State, Verdict
-from registry.storage.views import StoredAlias, StoredVersion
+from registry.records import (
+    AliasInfo,
+    Countersign,
+    GateReport,
+    Promote,
+    Proposal,
+    RatingRow,
+    Revoke,
+    Rollback,
+    Signature,
+    State,
+    Verdict,
+)
+from registry.storage.views import StoredAlias, StoredProposal, StoredVersion
 
 # Who moves an alias when the policy says that the gate alone decides.
 AUTOMATIC = "tunegate"
@@ -32,10 +45,71 @@ def promote(context: Context, adapter: str, number: int, request: Promote, if_ma
     _check_submitter(context, stored)
     if stored.state not in (State.APPROVABLE, State.APPROVED):
         raise Conflict(f"{stored.ref} is {stored.state}; go back to an earlier version with `tunegate rollback`")
-    if current and current.number == number:
+    if current and current.number == number and not is_due(context, stored, alias):
         return Outcome(alias_info(current))
+    if waiting := standing_proposal(context, stored, alias):
+        return Outcome(_unsigned(waiting), status=202)
     event = moved(context, stored, alias, report, by=context.principal.person, reason="promoted: the gate is satisfied")
     return _answered(context, event)
+
+
+def countersign(context: Context, adapter: str, number: int, request: Countersign) -> Outcome:
+    """Add a release manager's signature to a proposed approval: with it the alias moves.
+
+    The gate is asked again, and what is signed is checked as any consumer will check it.
+    """
+    stored = find_version(context, adapter, number)
+    alias = check_alias(request.alias)
+    waiting = standing_proposal(context, stored, alias)
+    if waiting is None:
+        raise Conflict(
+            f"no approval of {stored.ref} as {alias} waits for a signature; propose one with `tunegate promote`"
+        )
+    _check_submitter(context, stored)
+    if stored.state is State.REVOKED:
+        raise Conflict(f"{stored.ref} was revoked; nothing can approve it any more")
+    was_named = context.view.has_named(adapter, alias, number)
+    _ = _require_go(stored, assess(context.view, stored)) if was_named else _satisfied(context, stored)
+    key = context.view.signing_key(request.keyid)
+    if key is None or key.person != context.principal.person:
+        raise Forbidden(
+            f"key {request.keyid[:12]}… is not registered for {context.principal.person!r}; an admin adds it with "
+            "`tunegate keys add FILE --person NAME`"
+        )
+    signatures = [*waiting.attestation.signatures, Signature(keyid=request.keyid, sig=request.sig)]
+    envelope = msgspec.structs.replace(waiting.attestation, signatures=signatures)
+    check_signed(context, envelope)
+    event = AliasMoved(
+        adapter=adapter,
+        alias=alias,
+        counter=waiting.counter,
+        previous=waiting.previous,
+        number=number,
+        digest=waiting.digest,
+        by=waiting.proposed_by,
+        reason=f"{waiting.reason}; countersigned by {context.principal.person}",
+        attestation=envelope,
+    )
+    return _answered(context, event)
+
+
+def proposal(context: Context, adapter: str, alias: str) -> Proposal:
+    """The move of an alias that waits for a second signature."""
+    find_adapter(context, adapter)
+    waiting = context.view.proposal(adapter, check_alias(alias))
+    if waiting is None:
+        raise NotFound(f"no move of {adapter}@{alias} waits for a signature")
+    return Proposal(
+        adapter=waiting.adapter,
+        alias=waiting.alias,
+        ref=f"{waiting.adapter}/{waiting.number}",
+        digest=waiting.digest,
+        counter=waiting.counter,
+        by=waiting.proposed_by,
+        at=waiting.made_at,
+        reason=waiting.reason,
+        attestation=waiting.attestation,
+    )
 
 
 def rollback(context: Context, adapter: str, alias: str, request: Rollback, if_match: str | None) -> Outcome:
@@ -53,13 +127,14 @@ def rollback(context: Context, adapter: str, alias: str, request: Rollback, if_m
     target = find_version(context, adapter, request.to)
     if target.state is State.REVOKED:
         raise Conflict(f"{target.ref} was revoked; roll back to another version")
-    named = {move.number for move in context.view.alias_moves(adapter, alias)}
-    if request.to not in named:
+    if not context.view.has_named(adapter, alias, request.to):
         raise Conflict(f"{adapter}@{alias} never named version {request.to}; promote it instead")
     if current.number == request.to:
         return Outcome(alias_info(current))
     _check_submitter(context, target)
     report = _require_go(target, assess(context.view, target))
+    if waiting := standing_proposal(context, target, alias):
+        return Outcome(_unsigned(waiting), status=202)
     return _answered(context, moved(context, target, alias, report, by=context.principal.person, reason=request.reason))
 
 
@@ -94,7 +169,9 @@ def etag(alias: StoredAlias | AliasInfo) -> str:
     return f"{alias.counter}-{alias.digest.removeprefix('sha256:')[:16]}"
 
 
-def automatic_move(context: Context, stored: StoredVersion, ratings: Sequence[RatingRow]) -> AliasMoved | None:
+def automatic_move(
+    context: Context, stored: StoredVersion, ratings: Sequence[RatingRow]
+) -> AliasMoved | ApprovalProposed | None:
     """The promotion that the adapter's present policy asks for once the gate says go; None where it asks for none.
 
     ratings: those about to be recorded. An older version never takes the place of a newer one by itself.
@@ -109,7 +186,8 @@ def automatic_move(context: Context, stored: StoredVersion, ratings: Sequence[Ra
         report = _satisfied(context, stored, ratings)
     except GateNotSatisfied:
         return None
-    return moved(context, stored, "approved", report, by=AUTOMATIC, reason="promoted by policy: the gate is satisfied")
+    reason = "promoted by policy: the gate is satisfied"
+    return moved(context, stored, "approved", report, by=AUTOMATIC, reason=reason, and_also=ratings)
 
 
 def _satisfied(context: Context, stored: StoredVersion, ratings: Sequence[RatingRow] = ()) -> GateReport:
@@ -134,48 +212,21 @@ def _check_submitter(context: Context, stored: StoredVersion) -> None:
         raise Forbidden(f"{context.principal.person!r} submitted {stored.ref} and cannot promote it; ask someone else")
 
 
-def moved(
-    context: Context, stored: StoredVersion, alias: str, report: GateReport, *, by: str, reason: str
-) -> AliasMoved:
-    """The signed move of an alias to a version whose report says go."""
-    current = context.view.alias(stored.adapter, alias)
-    campaign = context.view.campaign_of(stored.adapter, stored.number)
-    assert stored.evidence_digest is not None and campaign is not None and report.verdict is Verdict.GO
-    approval = Approval(
-        adapter=stored.adapter,
-        number=stored.number,
-        digest=stored.digest,
-        base=base_of(context.view, stored.adapter),
-        files=stored.files,
-        alias=alias,
-        counter=current.counter + 1 if current else 1,
-        approved_at=context.now,
-        approved_by=by,
-        report=report,
-        evidence=stored.evidence_digest,
-        campaign=campaign.id,
-    )
-    return AliasMoved(
-        adapter=stored.adapter,
-        alias=alias,
-        counter=approval.counter,
-        previous=current.number if current else None,
-        number=stored.number,
-        digest=stored.digest,
-        by=by,
-        reason=reason,
-        attestation=context.services.signer.sign(statement(approval)),
-    )
-
-
-def _answered(context: Context, event: AliasMoved) -> Outcome:
+def _answered(context: Context, event: AliasMoved | ApprovalProposed) -> Outcome:
     now = StoredAlias(event.adapter, event.alias, event.number, event.digest, event.counter, context.now)
+    if isinstance(event, ApprovalProposed):
+        return Outcome(msgspec.structs.replace(alias_info(now), unsigned=True), [event], 202)
     return Outcome(alias_info(now), [event])
+
+
+def _unsigned(waiting: StoredProposal) -> AliasInfo:
+    at = StoredAlias(waiting.adapter, waiting.alias, waiting.number, waiting.digest, waiting.counter, waiting.made_at)
+    return msgspec.structs.replace(alias_info(at), unsigned=True)
 
 
 def _check_match(current: StoredAlias | None, if_match: str | None) -> None:
     found = etag(current) if current else ""
-    if if_match is not None and if_match != found:
+    if not matches(if_match, found):
         raise PreconditionFailed(
             f"the alias is now at {found or 'no version'}, not at {if_match}; read it and decide again", found
         )

@@ -1,5 +1,7 @@
 """The evidence bundle of a version: all that its verdict was decided from, for who wants to decide it again."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from registry import __version__
@@ -20,7 +22,7 @@ def bundle_of(context: Context, adapter: str, number: int) -> Bundle:
     view, stored = context.view, find_version(context, adapter, number)
     subject = subject_of(view, stored, stored.policy or find_adapter(context, adapter).policy)
     campaign = view.campaign_of(adapter, number)
-    ratings = _pseudonymous_ratings(view, campaign) if campaign else []
+    ratings = pseudonymous_ratings(view, campaign) if campaign else []
     return Bundle(
         ref=stored.ref,
         digest=stored.digest,
@@ -42,12 +44,13 @@ def bundle_of(context: Context, adapter: str, number: int) -> Bundle:
     )
 
 
-def _pseudonymous_ratings(view: View, campaign: StoredCampaign) -> list[RatingRow]:
+def pseudonymous_ratings(view: View, campaign: StoredCampaign, and_also: Sequence[RatingRow] = ()) -> list[RatingRow]:
     """The campaign's ratings, by "reviewer 1", "reviewer 2" … in the order in which people were first given an item.
 
     That order is not changed by who joins later, and their names have no part in it.
+    and_also: ratings that are about to be recorded.
     """
-    ratings = view.ratings(campaign.id)  # before the assignments, so that every person has one
+    ratings = [*view.ratings(campaign.id), *and_also]  # before the assignments, so that every person has one
     joined = list(dict.fromkeys(one.person for one in view.assignments(campaign.id)))
     return [
         msgspec.structs.replace(row, person=f"reviewer {number}")

@@ -17,6 +17,7 @@ class Services(NamedTuple):
     """What commands may use besides the catalog. Blobs are only read: they are stored before a command names them.
 
     read_rows: the per-item rows of a Parquet blob, given its sha256; EvidenceRefused if it is not one.
+    approval_days: after how many days an approval expires.
     """
 
     blobs: LocalBlobs
@@ -24,6 +25,7 @@ class Services(NamedTuple):
     draw_secret: bytes
     leases: Leases
     read_rows: Callable[[str], list[ItemRow]]
+    approval_days: int
 
 
 class Context(NamedTuple):

@@ -1,13 +1,14 @@
 """Applying the gate to a stored version: gather what the rules need, and turn the verdict into a state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 
 from registry.commands.context import Context
 from registry.errors import NotFound
 from registry.events import AnyEvent, CampaignItem, CampaignOpened, GateDecided
 from registry.gate.decision import Subject, decide
 from registry.gate.summary import suite_refs
-from registry.records import GateReport, RatingRow, State, Status, Verdict
+from registry.records import Evidence, GateReport, RatingRow, State, Status, Verdict
 from registry.review import campaign as plan
 from registry.storage.views import StoredVersion, View
 
@@ -26,7 +27,37 @@ def assess(
     policy = policy or stored.policy or _adapter_policy(view, stored.adapter)
     campaign = view.campaign_of(stored.adapter, stored.number)
     ratings = view.ratings(campaign.id) if campaign else []
-    return decide(subject_of(view, stored, policy), stored.evidence, [*ratings, *and_also])
+    return _report(_Judged.of(subject_of(view, stored, policy), stored, (*ratings, *and_also)))
+
+
+class _Judged:
+    """What a report follows from, equal to another where all of it is; documents are compared by their digests."""
+
+    def __init__(
+        self, key: Hashable, subject: Subject, evidence: Evidence | None, ratings: Sequence[RatingRow]
+    ) -> None:
+        self.key, self.subject, self.evidence, self.ratings = key, subject, evidence, ratings
+
+    @classmethod
+    def of(cls, subject: Subject, stored: StoredVersion, ratings: tuple[RatingRow, ...]) -> "_Judged":
+        facts = [
+            tuple(fact.items()) if isinstance(fact, dict) else tuple(fact) if isinstance(fact, list) else fact
+            for name, fact in subject._asdict().items()
+            if name != "policy"
+        ]
+        return cls((*facts, stored.evidence_digest, ratings), subject, stored.evidence, ratings)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Judged) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@lru_cache(maxsize=128)
+def _report(judged: _Judged) -> GateReport:
+    """Decided once: the same version is judged again with every promotion, rollback and look at its gate."""
+    return decide(judged.subject, judged.evidence, judged.ratings)
 
 
 def subject_of(view: View, stored: StoredVersion, policy_digest: str) -> Subject:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+from registry.access import may_know_blob
 from registry.commands.context import Context, Outcome
 from registry.commands.gate import assess, decided
 from registry.commands.versions import base_of
@@ -80,7 +81,7 @@ def record_evidence(context: Context, job_id: str, request: PostEvidence) -> Out
     evidence, blobs = request.evidence, context.services.blobs
     if problems := list(_foreign(stored, evidence)):
         raise EvidenceRefused("the evidence is not about this job: " + "; ".join(problems), problems)
-    if not blobs.has(evidence.rows):
+    if not blobs.has(evidence.rows) or not may_know_blob(context.view, context.principal, evidence.rows):
         raise EvidenceRefused(f"upload the per-item rows first with PUT /v1/blobs/sha256:{evidence.rows}")
     rows = context.services.read_rows(evidence.rows)
     policy, suites = context.view.policy(evidence.policy), context.view.suites()

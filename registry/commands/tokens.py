@@ -3,14 +3,16 @@
 import unicodedata
 from datetime import timedelta
 
-from registry.access import Principal, new_secret
+from registry.access import PUBLISHER_PREFIX, Principal, new_secret, within
 from registry.commands.context import Context, Outcome
-from registry.errors import Conflict, Forbidden, InvalidRequest, NotFound
-from registry.events import TokenCreated, TokenRevoked
+from registry.errors import Conflict, Forbidden, InvalidRequest, NotFound, Refusal
+from registry.events import AccessRefused, TokenCreated, TokenRevoked
 from registry.names import check_adapter_name, sha256_hex
 from registry.records import CreateToken, Role, TokenInfo
 from registry.records import TokenCreated as TokenAnswer
 from registry.storage.views import StoredToken
+
+_MOST_CI_DAYS = 90
 
 
 def create(context: Context, request: CreateToken) -> Outcome:
@@ -20,7 +22,12 @@ def create(context: Context, request: CreateToken) -> Outcome:
     """
     if request.scope is not None:
         check_adapter_name(request.scope)
-    if not _within(context.principal, request.scope):
+    if request.role is Role.CI and request.expires_days > _MOST_CI_DAYS:
+        raise InvalidRequest(
+            f"{request.expires_days} days are too long for a token that lies in a CI's settings; ask for at most "
+            f"{_MOST_CI_DAYS}, or let the CI exchange its own tokens (`tunegate publisher add`)"
+        )
+    if not within(context.principal, request.scope):
         raise Forbidden(
             f"this token is limited to {context.principal.scope!r} and makes tokens for that scope only; "
             f"ask for scope {context.principal.scope!r} or an adapter in it"
@@ -62,11 +69,21 @@ def revoke(context: Context, id_: str) -> Outcome:
     return Outcome(None, [TokenRevoked(id=id_)], 204)
 
 
+def refused(context: Context, token: str, reason: Refusal) -> Outcome:
+    """Remember that a token was refused; how often that is worth remembering is for the caller to say."""
+    known = context.view.token(token) is not None
+    return Outcome(None, [AccessRefused(token=token, reason=reason)] if known else [])
+
+
 def _person(context: Context, name: str) -> str:
     """The one spelling of a person's name: distinct people are told apart by it, in reviews and promotions."""
     person = " ".join(unicodedata.normalize("NFKC", name).split())
     if not person or not person.isprintable():
         raise InvalidRequest(f"person {name!r} is no name; give one that can be read")
+    if person.startswith(PUBLISHER_PREFIX):
+        raise InvalidRequest(
+            f"names that begin with {PUBLISHER_PREFIX!r} are those of trusted publishers; choose another"
+        )
     known = {token.person for token in context.view.tokens()}
     if other := next((one for one in sorted(known) if one.casefold() == person.casefold() and one != person), None):
         raise Conflict(f"person {person!r} is known here as {other!r}; use that spelling, or another name")
@@ -75,12 +92,7 @@ def _person(context: Context, name: str) -> str:
 
 def _manages(principal: Principal, token: StoredToken) -> bool:
     own = principal.role is Role.ADMIN or token.person == principal.person
-    return own and _within(principal, token.scope)
-
-
-def _within(principal: Principal, scope: str | None) -> bool:
-    """Whether a scope is no wider than the principal's own."""
-    return principal.scope is None or (scope is not None and principal.may_see(scope))
+    return own and within(principal, token.scope)
 
 
 def describe(token: StoredToken) -> TokenInfo:

@@ -1,21 +1,27 @@
 """Versions: submitted by their hashes, completed once every byte is here, sealed for good."""
 
+from typing import NamedTuple
+
 import msgspec
 
-from registry.access import BLOB_READERS, hidden_from, require_sight
+from registry.access import BLOB_READERS, hidden_from, may_know_blob, require_sight
 from registry.commands.adapters import find_adapter
 from registry.commands.context import Context, Outcome
 from registry.commands.gate import assess
+from registry.commands.quota import require_room
 from registry.errors import Conflict, InspectionFailed, InvalidRequest, NotFound
 from registry.events import JobQueued, VersionCreated, VersionSubmitted
 from registry.inspection import (
     CONFIG,
     MAX_CONFIG_BYTES,
+    MAX_README_BYTES,
+    README,
     WEIGHTS,
     AdapterFiles,
     check_layout,
     header_size,
     inspect,
+    spans_of,
 )
 from registry.names import check_hex, parse_reference, sha256_hex
 from registry.records import (
@@ -37,6 +43,7 @@ from registry.records import (
 )
 from registry.storage.blobs import LocalBlobs
 from registry.storage.views import StoredVersion, View
+from registry.weights import check_weights
 
 # Who may see how a version was trained and measured.
 _INSIDERS = frozenset(Role) - {Role.CONSUMER, Role.REVIEWER}
@@ -51,6 +58,7 @@ def submit(context: Context, adapter: str, request: SubmitVersion) -> Outcome:
     sizes = {check_hex(file.sha256) and file.path: file.size for file in request.files}
     if len(sizes) != len(request.files):
         raise InvalidRequest("a path is listed twice; list each file once")
+    require_room(context, adapter, request.files)
     if refused := [finding.message for finding in check_layout(sizes)]:
         raise InspectionFailed("the files cannot be an adapter: " + "; ".join(refused), refused)
     if request.training and request.training.base != stored.base.digest:
@@ -61,24 +69,45 @@ def submit(context: Context, adapter: str, request: SubmitVersion) -> Outcome:
     files = sorted(request.files, key=lambda file: file.path)
     digest = manifest_digest(files, stored.base)
     if existing := context.view.version_by_digest(adapter, digest):
+        if existing.state is State.REVOKED:
+            raise Conflict(f"these files are {existing.ref}, which was revoked for good; train or mend it first")
         if request.training and not _same_training(existing.training, request.training):
             raise Conflict(
                 f"these files are {existing.ref} already, submitted with {'another' if existing.training else 'no'} "
                 "training record, and that is sealed with it; a changed README.md makes them a new version"
             )
-        return Outcome(_answer(existing, missing_blobs(context.services.blobs, existing.files, existing.training)))
+        return Outcome(_answer(existing, missing_blobs(context, existing.files, existing.training)))
     number = context.view.last_number(adapter) + 1
     event = VersionCreated(
         adapter=adapter, number=number, digest=digest, files=files, training=request.training, notes=request.notes
     )
-    missing = missing_blobs(context.services.blobs, files, request.training)
+    missing = missing_blobs(context, files, request.training)
     answer = VersionAnswer(
         ref=f"{adapter}/{number}", number=number, digest=digest, state=State.UPLOADING, missing=missing
     )
     return Outcome(answer, [event], 201)
 
 
-def complete(context: Context, adapter: str, number: int) -> Outcome:
+class Inspected(NamedTuple):
+    """What the inspection of a version's files found. It holds for this manifest and no other."""
+
+    ref: str
+    digest: str
+    findings: list[Finding]
+
+
+def inspect_ahead(context: Context, adapter: str, number: int) -> Inspected | None:
+    """The inspection that `complete` needs, made where reading the files holds no other command up.
+
+    None where `complete` will need none.
+    """
+    stored = find_version(context, adapter, number)
+    if stored.state is not State.UPLOADING or missing_blobs(context, stored.files, stored.training):
+        return None
+    return Inspected(stored.ref, stored.digest, _inspect(context, stored))
+
+
+def complete(context: Context, adapter: str, number: int, inspected: Inspected | None = None) -> Outcome:
     """Inspect and seal a version, pin the adapter's policy, queue its evaluation. Again: the same answer.
 
     A version whose evaluation failed, or whose engine failed its own canaries, is measured again: nothing that was
@@ -93,10 +122,13 @@ def complete(context: Context, adapter: str, number: int) -> Outcome:
             return Outcome(_answer(stored._replace(state=State.SUBMITTED), []), [again])
     if stored.state is not State.UPLOADING:
         return Outcome(_answer(stored, []))
-    blobs = context.services.blobs
-    if missing := missing_blobs(blobs, stored.files, stored.training):
-        raise Conflict(f"{stored.ref} still misses {len(missing)} blobs: {', '.join(missing)}; upload them first")
-    found = inspect_stored(blobs, stored.files, context.view.base_tensors(adapter))
+    if missing := missing_blobs(context, stored.files, stored.training):
+        raise InspectionFailed(
+            f"{stored.ref} still misses {len(missing)} blobs: {', '.join(missing)}; upload them first", missing
+        )
+    if inspected is None or (inspected.ref, inspected.digest) != (stored.ref, stored.digest):
+        inspected = Inspected(stored.ref, stored.digest, _inspect(context, stored))
+    found = inspected.findings
     if errors := [finding.message for finding in found if finding.severity == "error"]:
         raise InspectionFailed(f"{stored.ref} cannot be served: " + "; ".join(errors[:3]), errors)
     policy = find_adapter(context, adapter).policy
@@ -111,10 +143,37 @@ def complete(context: Context, adapter: str, number: int) -> Outcome:
     return Outcome(_answer(sealed, []), [event])
 
 
+def _inspect(context: Context, stored: StoredVersion) -> list[Finding]:
+    if borrowed := _borrowed(context, stored):
+        return borrowed
+    tensors, base = context.view.base_tensors(stored.adapter), base_of(context.view, stored.adapter)
+    return inspect_stored(context.services.blobs, stored.files, tensors, base.id)
+
+
+def _borrowed(context: Context, stored: StoredVersion) -> list[Finding]:
+    """A README.md that is somebody's data: naming its digest would make it readable as a file of an adapter.
+
+    The other files cannot be: no data set passes for a config or for weights.
+    """
+    found = []
+    for file in stored.files:
+        if file.path != README:
+            continue
+        held = context.view.holders(file.sha256)
+        purposes = {holder.purpose for holder in held if holder.state is not State.UPLOADING}
+        if purposes and not any(context.principal.role in BLOB_READERS[purpose] for purpose in purposes):
+            message = f"{file.path} is held as {', '.join(sorted(purposes))} already, which is no file of an adapter"
+            found.append(Finding(code="file_is_data", severity="error", message=message))
+    return found
+
+
 def inspect_stored(
-    blobs: LocalBlobs, files: list[FileEntry], base_tensors: dict[str, list[int]] | None
+    blobs: LocalBlobs,
+    files: list[FileEntry],
+    base_tensors: dict[str, list[int]] | None,
+    base_id: str | None = None,
 ) -> list[Finding]:
-    """Run the static inspection on stored files, reading the config and the safetensors header only."""
+    """Run the static inspection on stored files; the weights are read through where their header is in order."""
     by_path = {file.path: file.sha256 for file in files}
     sizes = {path: blobs.size(sha256) for path, sha256 in by_path.items()}
     wrong = [
@@ -131,8 +190,12 @@ def inspect_stored(
             header = weights.read(header_size(weights.read(8), sizes[WEIGHTS]))
         except ValueError as error:
             return [Finding(code="unreadable", severity="error", message=str(error))]
-    config = blobs.read(by_path[CONFIG], most_bytes=MAX_CONFIG_BYTES)
-    return inspect(AdapterFiles(sizes, config, header, base_tensors))
+        config = blobs.read(by_path[CONFIG], most_bytes=MAX_CONFIG_BYTES)
+        readme = blobs.read(by_path[README], most_bytes=MAX_README_BYTES) if README in by_path else b""
+        found = inspect(AdapterFiles(sizes, config, header, base_tensors, base_id, readme))
+        if not any(finding.severity == "error" for finding in found):
+            found += check_weights(weights, spans_of(header), 8 + len(header))
+    return found
 
 
 def find_version(context: Context, adapter: str, number: int) -> StoredVersion:
@@ -166,7 +229,8 @@ def resolve(context: Context, reference: str) -> Resolved:
     )
 
 
-def describe(context: Context, stored: StoredVersion) -> VersionInfo:
+def describe(context: Context, stored: StoredVersion, base: Base | None = None) -> VersionInfo:
+    """What this principal may know of a version. base: its adapter's, from who has looked that up already."""
     inside = context.principal.role in _INSIDERS
     return VersionInfo(
         ref=stored.ref,
@@ -174,7 +238,7 @@ def describe(context: Context, stored: StoredVersion) -> VersionInfo:
         number=stored.number,
         digest=stored.digest,
         state=stored.state,
-        base=base_of(context.view, stored.adapter),
+        base=base or base_of(context.view, stored.adapter),
         files=stored.files,
         submitter=stored.submitter,
         created_at=stored.created_at,
@@ -212,12 +276,16 @@ def _same_training(known: TrainingRecord | None, given: TrainingRecord) -> bool:
     )
 
 
-def missing_blobs(blobs: LocalBlobs, files: list[FileEntry], training: TrainingRecord | None) -> list[str]:
-    """Announced blobs that are not stored, those of the training record included."""
+def missing_blobs(context: Context, files: list[FileEntry], training: TrainingRecord | None) -> list[str]:
+    """Announced blobs that are still to be sent, those of the training record included.
+
+    What is stored but not for this principal to know is missing like the rest: an announcement is no possession.
+    """
     needed = [file.sha256 for file in files]
     if training:
         needed += [training.dataset.removeprefix("sha256:"), training.ledger.removeprefix("sha256:")]
-    return [sha256 for sha256 in dict.fromkeys(needed) if not blobs.has(sha256)]
+    has, view, principal = context.services.blobs.has, context.view, context.principal
+    return [one for one in dict.fromkeys(needed) if not has(one) or not may_know_blob(view, principal, one)]
 
 
 def _answer(stored: StoredVersion, missing: list[str]) -> VersionAnswer:

@@ -112,6 +112,8 @@ def pin(policy: Policy, newest: Mapping[str, Suite]) -> Policy:
 
 
 def policy_digest(policy: Policy) -> str:
-    """Identity of a policy; one without extra suites has the digest that it had before there were any."""
+    """Identity of a policy; one without extra suites or second signature has the digest it had without them."""
     document = msgspec.to_builtins(policy)
+    if not policy.promotion.second_signature:
+        del document["promotion"]["second_signature"]
     return digest_of({key: value for key, value in document.items() if key != "extra" or value})

@@ -1,69 +1,183 @@
 """Blobs: immutable bytes under their sha256. A path is built from a digest, never from a name.
 
-A blob becomes visible in one step (link after fsync), whole and verified, or not at all; a part that was uploaded
-before the connection broke can be continued.
+    sha256/ab/ab12…      whole and verified; becomes visible in one step (rename after fsync) or not at all
+    parts/ab12…          on its way (see `uploads`)
+    quarantine/ab12…     found with other bytes than its name says: kept for whoever looks into it, never handed out
+
+A blob that rotted is not there any more; sending its bytes again heals it.
 """
 
+import contextlib
 import errno
-import fcntl
 import hashlib
-import hmac
 import os
+import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
-from registry.errors import Conflict, DigestMismatch, NotFound, RangeRefused, StorageDamaged, StorageFull, TooLarge
-from registry.names import check_hex
-from registry.storage.files import sync_directory, write_all
+from registry.errors import BlobDamaged, Conflict, NotFound, RangeRefused, StorageFull, TooLarge
+from registry.names import check_hex, sha256_hex
+from registry.settings import Limits
+from registry.storage.files import guarded, sync_directory
+from registry.storage.uploads import Upload, drop_stale_parts
 
 CHUNK_BYTES = 1024 * 1024
 _PUT_ATTEMPTS, _PUT_WAIT_SECONDS = 100, 0.02
+_REMEMBERED_CHECKS = 100_000
+_UNREPORTED = ".new"
+
+
+class StoredBlob(NamedTuple):
+    """A file of the store: `modified` in seconds since the epoch."""
+
+    sha256: str
+    size: int
+    modified: float
 
 
 class LocalBlobs:
     """Blobs in a directory of the local file system."""
 
-    def __init__(self, root: Path, *, largest_bytes: int = 8 * 1024**3) -> None:
-        self._root = root / "sha256"
-        self._parts = root / "parts"
-        self._largest = largest_bytes
-        for folder in (self._root, self._parts):
-            folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, root: Path, *, limits: Limits | None = None) -> None:
+        self._root, self._parts, self._quarantine = root / "sha256", root / "parts", root / "quarantine"
+        self.limits = limits or Limits()
+        for folder in (self._root, self._parts, self._quarantine):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Files found whole, by inode, size and time of change; the lock guards the forgetting.
+        self._checked: dict[tuple[str, int, int, int], None] = {}
+        self._checking = threading.Lock()
+
+    # -- reading -----------------------------------------------------------------------------------------------
 
     def path(self, sha256: str) -> Path:
         """Where the blob lies, present or not."""
         return self._root / check_hex(sha256)[:2] / sha256
 
     def has(self, sha256: str) -> bool:
-        return self.path(sha256).is_file()
+        # Asked four times by every submission, and a Path costs ten times the look at the disk.
+        return _is_file(f"{self._root}/{check_hex(sha256)[:2]}/{sha256}")
 
     def size(self, sha256: str) -> int:
         try:
-            return self.path(sha256).stat().st_size
+            return self.path(sha256).stat(follow_symlinks=False).st_size
         except FileNotFoundError:
-            raise NotFound(f"blob sha256:{sha256} is not stored") from None
+            raise self._absent(sha256) from None
 
     def open(self, sha256: str) -> BinaryIO:
-        try:
-            return self.path(sha256).open("rb")
-        except FileNotFoundError:
-            raise NotFound(f"blob sha256:{sha256} is not stored") from None
+        """The stored bytes, unchecked; raises NotFound, or BlobDamaged for one in quarantine."""
+        path = self.path(sha256)
+        with guarded("the blob could not be opened"):
+            try:
+                return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+            except FileNotFoundError:
+                raise self._absent(sha256) from None
 
     def read(self, sha256: str, *, most_bytes: int = 64 * 1024**2) -> bytes:
         """The whole blob, its digest checked again; for small ones."""
-        with self.open(sha256) as file:
+        with self.open(sha256) as file, self._reading(sha256):
             data = file.read(most_bytes + 1)
         if len(data) > most_bytes:
             raise TooLarge(f"blob sha256:{sha256} has more than the {most_bytes} bytes that may be read at once")
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise StorageDamaged(f"blob sha256:{sha256} has rotted on disk; restore it from a backup")
+        if sha256_hex(data) != sha256:
+            raise self.quarantine(sha256)
         return data
+
+    def check(self, sha256: str, pace: Callable[[int], None] = lambda _: None) -> int:
+        """Hash every stored byte; the size. `pace` is told of each chunk's size, so that it can slow this down.
+
+        Raises BlobDamaged, the blob being in quarantine then, if they are not what its name says.
+        """
+        digest = hashlib.sha256()
+        with self.open(sha256) as file, self._reading(sha256):
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                pace(len(chunk))
+            identity, size = _identity(sha256, file), file.tell()
+        if digest.hexdigest() != sha256:
+            raise self.quarantine(sha256)
+        with self._checking:
+            if len(self._checked) >= _REMEMBERED_CHECKS:
+                self._checked.clear()
+            self._checked[identity] = None
+        return size
+
+    def read_through(self, sha256: str, file: BinaryIO) -> Iterator[bytes]:
+        """The whole blob from its open file, chunk by chunk; the last one only once all of them hash to its name.
+
+        Raises BlobDamaged in its place, so that a wrong blob is never handed out whole.
+        """
+        digest, held = hashlib.sha256(), b""
+        with file, self._reading(sha256):
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                if held:
+                    yield held
+                held = chunk
+        if digest.hexdigest() != sha256:
+            raise self.quarantine(sha256)
+        yield held
+
+    def is_checked(self, sha256: str) -> bool:
+        """Whether this process has checked the blob since its file was last changed."""
+        with self.open(sha256) as file:
+            return _identity(sha256, file) in self._checked
+
+    def stored(self) -> Iterator[StoredBlob]:
+        """Every blob that is there, in order of their digests."""
+        for folder in sorted(self._root.iterdir()):
+            for path in sorted(folder.iterdir()):
+                # One that was quarantined or collected meanwhile is just not there.
+                with contextlib.suppress(FileNotFoundError):
+                    found = path.stat(follow_symlinks=False)
+                    yield StoredBlob(path.name, found.st_size, found.st_mtime)
+
+    # -- damage ------------------------------------------------------------------------------------------------
+
+    def quarantine(self, sha256: str) -> BlobDamaged:
+        """Take away a blob whose bytes are not its own; the error to raise. Nobody reads it from now on."""
+        # Whoever found the same at the same time has moved it.
+        with guarded("the damaged blob could not be moved"), contextlib.suppress(FileNotFoundError):
+            os.replace(self.path(sha256), self._quarantine / (sha256 + _UNREPORTED))
+            sync_directory(self._quarantine)
+        return _damaged(sha256)
+
+    @contextlib.contextmanager
+    def _reading(self, sha256: str) -> Iterator[None]:
+        """A sector that the disk cannot read has rotted like a flipped bit."""
+        with guarded("the blob could not be read"):
+            try:
+                yield
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                raise self.quarantine(sha256) from None
+
+    def quarantined(self) -> list[str]:
+        """Blobs that rotted and were not sent again since."""
+        names = {path.name.removesuffix(_UNREPORTED) for path in self._quarantine.iterdir()}
+        return sorted(name for name in names if not self.has(name))
+
+    def unreported(self) -> list[str]:
+        """Quarantined blobs of which no journal entry tells yet."""
+        return sorted(path.name.removesuffix(_UNREPORTED) for path in self._quarantine.glob(f"*{_UNREPORTED}"))
+
+    def mark_reported(self, sha256: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(self._quarantine / (sha256 + _UNREPORTED), self._quarantine / check_hex(sha256))
+
+    def _absent(self, sha256: str) -> NotFound | BlobDamaged:
+        if any((self._quarantine / (sha256 + end)).exists() for end in ("", _UNREPORTED)):
+            return _damaged(sha256)
+        return NotFound(f"blob sha256:{sha256} is not stored")
+
+    # -- writing -----------------------------------------------------------------------------------------------
 
     def put(self, data: bytes) -> str:
         """Store bytes made here; returns their sha256. Whoever stores the same bytes at the same time is waited for."""
-        sha256 = hashlib.sha256(data).hexdigest()
+        sha256 = sha256_hex(data)
         for attempt in range(_PUT_ATTEMPTS):
             if self.has(sha256):
                 break
@@ -78,118 +192,90 @@ class LocalBlobs:
             upload.finish()
         return sha256
 
-    def stored_part(self, sha256: str) -> int:
+    def stored_part(self, sha256: str, owner: str | None = None) -> int:
         """How many bytes of an unfinished upload are kept."""
         try:
-            return self._part(sha256).stat().st_size
+            return self._part(sha256, owner).stat(follow_symlinks=False).st_size
         except FileNotFoundError:
             return 0
 
-    def upload(self, sha256: str, *, total: int | None, offset: int) -> "Upload":
+    def upload(
+        self, sha256: str, *, total: int | None, offset: int, owner: str | None = None, most: int | None = None
+    ) -> Upload:
         """Begin an upload, or continue one at `offset`, which must be where the kept part ends.
 
-        Raises RangeRefused for any other offset and TooLarge for a declared size over the limit.
+        owner: whose part it is, the scope of a token; parts of one blob by different owners have nothing in common.
+        most: bytes that this blob may have, where that is less than the limit for any. Raises RangeRefused for any
+        other offset, TooLarge for a declared size over the limit, StorageFull where too little space would be left.
         """
-        if total is not None and total > self._largest:
-            raise TooLarge(f"{total} bytes are over the limit of {self._largest} for one blob")
-        kept = self.stored_part(sha256)
+        largest = self.limits.blob_bytes if most is None else min(most, self.limits.blob_bytes)
+        if total is not None and total > largest:
+            raise TooLarge(f"{total} bytes are over the limit of {largest} for this blob; nothing was kept")
+        kept = self.stored_part(sha256, owner)
         if offset and offset != kept:
             raise RangeRefused(f"the upload must continue at byte {kept}, not at {offset}", kept)
+        self._require_room((total or 0) - offset)
         target = self.path(sha256)
-        target.parent.mkdir(exist_ok=True)
-        return Upload(self._part(sha256), target, sha256, total=total, offset=offset, largest=self._largest)
+        with guarded("the blob could not be stored"):
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            return Upload(
+                self._part(sha256, owner),
+                target,
+                sha256,
+                total=total,
+                offset=offset,
+                largest=largest,
+                require_room=self._require_room,
+            )
 
-    def _part(self, sha256: str) -> Path:
-        return self._parts / check_hex(sha256)
+    def drop_stale_parts(self, now: float) -> int:
+        """Delete what was uploaded in part and not continued for the time that the limits give; how many parts."""
+        return drop_stale_parts(self._parts, before=now - self.limits.part_seconds)
 
+    def discard(self, sha256: str) -> None:
+        """Delete a blob that nothing names. Only for whoever holds the journal, so that nothing can name it now."""
+        self.path(sha256).unlink(missing_ok=True)
 
-class Upload:
-    """One blob on its way: write chunks, then `finish` (verify and publish), `pause` (keep the part) or `abort`."""
+    def discard_healed(self) -> int:
+        """Delete quarantined bytes of blobs that are whole again; how many."""
+        healed = [path for path in self._quarantine.iterdir() if self.has(path.name.removesuffix(_UNREPORTED))]
+        for path in healed:
+            path.unlink(missing_ok=True)
+        return len(healed)
 
-    def __init__(self, part: Path, target: Path, sha256: str, *, total: int | None, offset: int, largest: int) -> None:
-        self._part, self._target, self._sha256 = part, target, sha256
-        self._total, self._largest, self._size = total, largest, offset
-        self._hash = hashlib.sha256()
-        self._fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            # Two writers on one part would publish a mixture that neither of them hashed.
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._fd)
-            raise Conflict(f"blob sha256:{sha256} is being uploaded by someone else; ask again in a moment") from None
-        if not _is_at(part, self._fd):
-            # Published or given up between open and lock: writing now would change what others already read.
-            os.close(self._fd)
-            raise Conflict(f"blob sha256:{sha256} was just uploaded by someone else; ask again in a moment")
-        self._open = True
-        os.ftruncate(self._fd, offset)
-        if offset:
-            for chunk in _chunks(self._fd, offset):
-                self._hash.update(chunk)
-            os.lseek(self._fd, offset, os.SEEK_SET)
+    def _require_room(self, size: int) -> None:
+        """Leave the journal its space: a disk that uploads filled would stop everything else too."""
+        disk = os.statvfs(self._root)
+        floor = self.limits.free_bytes
+        if floor is None:
+            floor = min(1024**3, disk.f_blocks * disk.f_frsize // 20)
+        free = disk.f_bavail * disk.f_frsize
+        if free - size < floor:
+            raise StorageFull(
+                f"{size} bytes more would leave less than {floor} of {free} free; free some space and try again"
+            )
 
-    @property
-    def size(self) -> int:
-        return self._size
-
-    def write(self, chunk: bytes) -> None:
-        """Append to the part; raises TooLarge past the declared size or the limit, StorageFull on a full disk."""
-        self._size += len(chunk)
-        most = self._largest if self._total is None else min(self._total, self._largest)
-        if self._size > most:
-            self.abort()
-            raise TooLarge(f"more than the announced {most} bytes arrived; nothing was kept")
-        self._hash.update(chunk)
-        self._guarded(lambda: write_all(self._fd, chunk))
-
-    def finish(self) -> None:
-        """Publish the blob; raises DigestMismatch, keeping nothing, if it is not what was announced."""
-        if self._total is not None and self._size != self._total:
-            self.abort()
-            raise DigestMismatch(f"{self._size} bytes arrived, {self._total} were announced; nothing was kept")
-        found = self._hash.hexdigest()
-        if not hmac.compare_digest(found, self._sha256):
-            self.abort()
-            raise DigestMismatch(f"the bytes hash to sha256:{found}, not to the announced sha256:{self._sha256}")
-        self._guarded(lambda: os.fsync(self._fd))
-        os.fchmod(self._fd, 0o440)
-        os.replace(self._part, self._target)
-        self.pause()
-        for folder in (self._target.parent, self._target.parent.parent):
-            sync_directory(folder)
-
-    def pause(self) -> None:
-        """Keep what arrived so that the upload can be continued; nothing to do after `finish` or `abort`."""
-        if self._open:
-            self._open = False
-            os.close(self._fd)
-
-    def abort(self) -> None:
-        """Keep nothing."""
-        if self._open:
-            self._part.unlink(missing_ok=True)
-            self.pause()
-
-    def _guarded(self, write: Callable[[], None]) -> None:
-        try:
-            write()
-        except OSError as error:
-            self.abort()
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageFull("no space left for blobs; free some and try again") from None
-            raise StorageDamaged(f"the blob could not be written: {error.strerror}") from None
+    def _part(self, sha256: str, owner: str | None) -> Path:
+        name = check_hex(sha256)
+        if owner is not None:
+            name = f"{name}.{sha256_hex(owner.encode())[:16]}"
+        return self._parts / name
 
 
-def _is_at(path: Path, fd: int) -> bool:
-    """Whether the open file is still the one that the path names."""
+def _identity(sha256: str, file: BinaryIO) -> tuple[str, int, int, int]:
+    found = os.fstat(file.fileno())
+    return sha256, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _is_file(path: Path | str) -> bool:
     try:
-        return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(fd))
+        return stat.S_ISREG(os.stat(path, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return False
 
 
-def _chunks(fd: int, size: int) -> Iterator[bytes]:
-    position = 0
-    while position < size and (chunk := os.pread(fd, min(CHUNK_BYTES, size - position), position)):
-        position += len(chunk)
-        yield chunk
+def _damaged(sha256: str) -> BlobDamaged:
+    return BlobDamaged(
+        f"blob sha256:{sha256} has rotted on disk and is in quarantine; "
+        "send its bytes again or restore them from a backup"
+    )

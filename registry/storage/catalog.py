@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import duckdb
@@ -21,8 +21,9 @@ from registry.storage.fold import Target, fold_entry
 from registry.storage.journal import Journal
 from registry.storage.rows import ITEM_TYPES, quoted, rows_of, source_of
 from registry.storage.views import View
+from registry.storage.writer import GlanceView, WriterView
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _FOLD_BATCH = 500
 _MAX_ROWS_BYTES = 256 * 1024**2
 
@@ -53,6 +54,7 @@ class Catalog:
         self._connection.execute("SET enable_external_access = false")
         self._connection.execute("SET lock_configuration = true")
         self._readers = threading.local()
+        self._writer = WriterView(self._connection)
 
     # -- writing: by one thread only ---------------------------------------------------------------------------
 
@@ -61,24 +63,31 @@ class Catalog:
         """The writer's own view inside one transaction: committed at the end, rolled back on any exception."""
         self._connection.execute("BEGIN TRANSACTION")
         try:
-            yield View(self._connection)
+            yield self._writer
+            self.write_out()
             self._connection.execute("COMMIT")
+            self._writer.settle()
         except BaseException:
+            self._writer.rows.forget()
             # DuckDB: COMMIT of an aborted transaction returns normally and writes nothing, so always roll back.
             with contextlib.suppress(duckdb.Error):
                 self._connection.execute("ROLLBACK")
             raise
 
     def apply(self, entry: Entry, chain_hash: str) -> None:
-        """Fold one entry inside the open transaction. duckdb.ConstraintException: an invariant refuses it."""
-        fold_entry(Target(self._connection, entry, self.load_items))
-        self._connection.execute("UPDATE applied SET seq = ?, hash = ?", [entry.seq, chain_hash])
+        """Fold one entry inside the open transaction; the database is told of it by `write_out`."""
+        fold_entry(Target(self._writer.rows, entry, self.load_items))
+        self._writer.rows.applied(entry.seq, chain_hash)
 
-    def load_items(self, db: duckdb.DuckDBPyConnection, sha256: str, adapter: str, number: int) -> None:
+    def write_out(self) -> None:
+        """Tell the database of all that was applied. duckdb.ConstraintException: an invariant refuses it."""
+        self._writer.rows.write_out()
+
+    def load_items(self, sha256: str, adapter: str, number: int) -> None:
         """Copy the rows of a Parquet blob into `items`; raises EvidenceRefused if they cannot be."""
         columns = ", ".join(ITEM_TYPES)
-        with self._staged(db, sha256) as source:
-            db.execute(
+        with self._staged(self._connection, sha256) as source:
+            self._writer.rows.execute(
                 f"INSERT INTO items (adapter, number, {columns}) SELECT ?, ?, {columns} FROM {source}",
                 [adapter, number],
             )
@@ -88,6 +97,22 @@ class Catalog:
     def view(self) -> View:
         """A view of the committed state for the calling thread; each thread has a cursor of its own."""
         return View(self._cursor())
+
+    def glance(self) -> GlanceView:
+        """A view that answers what it can from memory; what it says of one thing may be newer than of another."""
+        return GlanceView(self._cursor(), self._writer.committed)
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[View]:
+        """As `view`, and every question inside is answered from the same state."""
+        cursor = self._cursor()
+        cursor.execute("BEGIN TRANSACTION")
+        try:
+            yield View(cursor)
+        finally:
+            # What is dead takes its transactions with it.
+            with contextlib.suppress(duckdb.Error):
+                cursor.execute("ROLLBACK")
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         cursor = getattr(self._readers, "cursor", None)
@@ -126,12 +151,23 @@ class Catalog:
     def catch_up(self, journal: Journal) -> None:
         """Fold what the journal has beyond this catalog."""
         for batch in _batches(journal, self.view().applied().seq):
-            with self.transaction():
-                for entry, chain_hash in batch:
-                    try:
-                        self.apply(entry, chain_hash)
-                    except (duckdb.Error, TunegateError) as error:
-                        raise StorageDamaged(f"journal entry {entry.seq} cannot be folded: {error}") from error
+            try:
+                self._apply_all(batch)
+            except (duckdb.Error, TunegateError):
+                self._apply_each(batch)
+
+    def _apply_all(self, batch: Sequence[tuple[Entry, str]]) -> None:
+        with self.transaction():
+            for entry, chain_hash in batch:
+                self.apply(entry, chain_hash)
+
+    def _apply_each(self, batch: Sequence[tuple[Entry, str]]) -> None:
+        """As `_apply_all`, but what cannot be folded is named."""
+        for entry, chain_hash in batch:
+            try:
+                self._apply_all([(entry, chain_hash)])
+            except (duckdb.Error, TunegateError) as error:
+                raise StorageDamaged(f"journal entry {entry.seq} cannot be folded: {error}") from error
 
     def close(self) -> None:
         with contextlib.suppress(duckdb.Error):

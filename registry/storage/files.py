@@ -1,7 +1,17 @@
 """The few file operations that durability rests on."""
 
+import contextlib
+import ctypes
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from registry.errors import StorageDamaged, StorageFull
+
+# Python has no name for it; a system without it writes everything back at the fsync.
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+_SYNC_FILE_RANGE_WRITE = 2
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -9,6 +19,23 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def start_writeback(fd: int, offset: int, size: int) -> None:
+    """Ask the kernel to begin writing these bytes to the disk. A hint: only fsync makes anything durable."""
+    if _sync_file_range is not None:
+        _sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(size), _SYNC_FILE_RANGE_WRITE)
+
+
+@contextlib.contextmanager
+def guarded(what: str) -> Iterator[None]:
+    """Failures of the file system as ours: StorageFull where space is short, StorageDamaged for any other."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"{what}: no space left; free some and try again") from None
+        raise StorageDamaged(f"{what}: {error.strerror}; look at the disk that the home lies on") from None
 
 
 def sync_directory(path: Path) -> None:

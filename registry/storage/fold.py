@@ -3,45 +3,66 @@
 An invariant that an event would break is a key violation here, before the event is journalled.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import singledispatch
 from typing import NamedTuple
 
-import duckdb
 import msgspec
 
 from registry.events import (
+    AccessRefused,
     AdapterCreated,
     AliasMoved,
     AnyEvent,
+    ApprovalProposed,
     AssignmentIssued,
     AssignmentSkipped,
+    BlobQuarantined,
+    BlobSent,
     CampaignOpened,
+    DeliveryRequested,
     Entry,
     EvidenceRecorded,
     GateDecided,
     JobClaimed,
     JobFailed,
     JobQueued,
+    KeyAdded,
+    KeyRevoked,
+    KeyRotated,
     PolicySet,
+    PublisherAdded,
+    PublisherRemoved,
     RatingRecorded,
     RegistryCreated,
     SuiteRegistered,
     TokenCreated,
+    TokenMinted,
     TokenRevoked,
     VersionCreated,
     VersionRevoked,
     VersionSubmitted,
+    WebhookCreated,
+    WebhookDeleted,
+    WebhookDisabled,
+    WebhookTested,
 )
+from registry.keyring import DEFAULT_ROLES as GATE_ROLES
 from registry.records import State
+from registry.storage.working import Row, WorkingSet
 
 
 class Target(NamedTuple):
-    """Where an event goes: the writer's cursor, the entry it is in, and how to load a blob of per-item rows."""
+    """Where an event goes: the working set, the entry it is in, and how to load a blob of per-item rows.
 
-    db: duckdb.DuckDBPyConnection
+    What comes often is inserted and updated through the working set, which tells the database of many events at once.
+    `execute` of a statement is for the rest.
+    """
+
+    db: WorkingSet
     entry: Entry
-    load_items: Callable[[duckdb.DuckDBPyConnection, str, str, int], None]
+    load_items: Callable[[str, str, int], None]
 
 
 def fold_entry(target: Target) -> None:
@@ -49,9 +70,13 @@ def fold_entry(target: Target) -> None:
         fold(event, target)
     if receipt := target.entry.receipt:
         actor = target.entry.actor
-        target.db.execute(
-            "INSERT INTO receipts VALUES (?, ?, ?, ?, ?)",
-            [actor.token or actor.person, receipt.key, receipt.request, receipt.status, _json(receipt.answer)],
+        target.db.insert(
+            "receipts",
+            actor=actor.token or actor.person,
+            key=receipt.key,
+            request=receipt.request,
+            status=receipt.status,
+            answer=_json(receipt.answer),
         )
 
 
@@ -63,19 +88,129 @@ def fold(event: AnyEvent, to: Target) -> None:
 @fold.register
 def _(event: RegistryCreated, to: Target) -> None:
     to.db.execute("UPDATE applied SET registry = ?", [event.registry])
+    _add_key(to, event.key, event.public, GATE_ROLES, None)
+
+
+@fold.register
+def _(event: KeyRotated, to: Target) -> None:
+    to.db.execute(
+        "UPDATE signing_keys SET public = coalesce(public, ?), valid_until = ? WHERE id = ?",
+        [event.previous_public, to.entry.at, event.previous],
+    )
+    _add_key(to, event.key, event.public, GATE_ROLES, None)
+
+
+@fold.register
+def _(event: KeyAdded, to: Target) -> None:
+    _add_key(to, event.id, event.public, (event.role,), event.person)
+
+
+@fold.register
+def _(event: KeyRevoked, to: Target) -> None:
+    to.db.execute(
+        "UPDATE signing_keys SET revoked_at = ?, revoked_reason = ? WHERE id = ?", [to.entry.at, event.reason, event.id]
+    )
 
 
 @fold.register
 def _(event: TokenCreated, to: Target) -> None:
     to.db.execute(
-        "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
-        [event.id, event.role, event.person, event.scope, event.secret_sha256, to.entry.at, event.expires_at],
+        "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?)",
+        [
+            event.id,
+            event.role,
+            event.person,
+            event.scope,
+            event.secret_sha256,
+            to.entry.at,
+            event.expires_at,
+            event.publisher,
+        ],
     )
 
 
 @fold.register
 def _(event: TokenRevoked, to: Target) -> None:
     to.db.execute("UPDATE tokens SET revoked_at = ? WHERE id = ?", [to.entry.at, event.id])
+
+
+@fold.register
+def _(event: TokenMinted, to: Target) -> None:
+    to.db.execute("INSERT INTO minted VALUES (?)", [event.jti])
+    # They come by the thousand and live for minutes; the journal remembers them.
+    to.db.execute("DELETE FROM tokens WHERE publisher IS NOT NULL AND expires_at < ?", [to.entry.at])
+
+
+@fold.register
+def _(event: PublisherAdded, to: Target) -> None:
+    to.db.execute(
+        "INSERT INTO publishers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            event.id,
+            event.scope,
+            event.issuer,
+            event.audience,
+            _json(event.claims),
+            _json(event.keys) if event.keys is not None else None,
+            event.jwks_url,
+            to.entry.actor.person,
+            to.entry.at,
+        ],
+    )
+
+
+@fold.register
+def _(event: PublisherRemoved, to: Target) -> None:
+    to.db.execute("DELETE FROM publishers WHERE id = ?", [event.id])
+
+
+@fold.register
+def _(event: AccessRefused, to: Target) -> None:
+    """For who reads the journal; nothing depends on it."""
+
+
+@fold.register
+def _(event: BlobQuarantined, to: Target) -> None:
+    """Nothing: what is stored now is the disk's to say; the journal tells auditors when it was found damaged."""
+
+
+@fold.register
+def _(event: BlobSent, to: Target) -> None:
+    to.db.execute("INSERT INTO sent_blobs VALUES (?, ?) ON CONFLICT DO NOTHING", [event.sha256, event.scope])
+
+
+@fold.register
+def _(event: WebhookCreated, to: Target) -> None:
+    to.db.execute(
+        "INSERT INTO webhooks VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
+        [
+            event.id,
+            event.url,
+            _json(event.events),
+            event.scope,
+            event.secret_sha256,
+            to.entry.actor.person,
+            to.entry.at,
+            to.entry.seq,
+        ],
+    )
+
+
+@fold.register
+def _(event: WebhookDeleted, to: Target) -> None:
+    to.db.execute("DELETE FROM webhooks WHERE id = ?", [event.id])
+
+
+@fold.register
+def _(event: WebhookDisabled, to: Target) -> None:
+    to.db.execute(
+        "UPDATE webhooks SET disabled_at = ?, disabled_reason = ? WHERE id = ?", [to.entry.at, event.reason, event.id]
+    )
+
+
+@fold.register
+def _(event: WebhookTested | DeliveryRequested, to: Target) -> None:
+    """Nothing: what is sent to whom is the sender's to remember."""
 
 
 @fold.register
@@ -93,6 +228,8 @@ def _(event: SuiteRegistered, to: Target) -> None:
             to.entry.seq,
         ],
     )
+    for sha256 in sorted({file.sha256 for file in event.files}):
+        to.db.insert("suite_blobs", sha256=sha256, suite=event.digest)
 
 
 @fold.register
@@ -113,33 +250,41 @@ def _(event: PolicySet, to: Target) -> None:
 
 @fold.register
 def _(event: VersionCreated, to: Target) -> None:
-    training = _json(event.training) if event.training else None
-    to.db.execute(
-        "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, '[]', NULL, NULL)",
-        [
-            event.adapter,
-            event.number,
-            event.digest,
-            State.UPLOADING,
-            _json(event.files),
-            training,
-            event.notes,
-            to.entry.actor.person,
-            to.entry.at,
-        ],
+    to.db.insert(
+        "versions",
+        adapter=event.adapter,
+        number=event.number,
+        digest=event.digest,
+        state=State.UPLOADING.value,
+        files=_json(event.files),
+        training=_json(event.training) if event.training else None,
+        notes=event.notes,
+        submitter=to.entry.actor.person,
+        created_at=to.entry.at,
+        sealed_at=None,
+        policy=None,
+        findings="[]",
+        evidence_digest=None,
+        evidence=None,
+        decided=None,
     )
     held = {("file", file.sha256) for file in event.files}
     if event.training:
         held |= {("dataset", event.training.dataset[7:]), ("ledger", event.training.ledger[7:])}
     for purpose, sha256 in sorted(held):
-        _hold(to, event.adapter, event.number, sha256, purpose)
+        to.db.insert("version_blobs", adapter=event.adapter, number=event.number, sha256=sha256, purpose=purpose)
 
 
 @fold.register
 def _(event: VersionSubmitted, to: Target) -> None:
-    to.db.execute(
-        "UPDATE versions SET state = ?, sealed_at = ?, policy = ?, findings = ? WHERE adapter = ? AND number = ?",
-        [State.SUBMITTED, to.entry.at, event.policy, _json(event.findings), event.adapter, event.number],
+    to.db.update(
+        "versions",
+        event.adapter,
+        event.number,
+        state=State.SUBMITTED.value,
+        sealed_at=to.entry.at,
+        policy=event.policy,
+        findings=_json(event.findings),
     )
     _queue(to, event.job, event.adapter, event.number)
 
@@ -152,36 +297,52 @@ def _(event: JobQueued, to: Target) -> None:
 
 @fold.register
 def _(event: JobClaimed, to: Target) -> None:
-    to.db.execute(
-        "UPDATE jobs SET state = 'claimed', fence = ?, attempts = attempts + 1, worker = ?, reason = NULL WHERE id = ?",
-        [event.fence, event.worker, event.id],
-    )
-    _move_job_version(to, event.id, State.EVALUATING)
+    if job := to.db.find("jobs", event.id):
+        attempts = job["attempts"] + 1
+        to.db.update(
+            "jobs",
+            event.id,
+            state="claimed",
+            fence=event.fence,
+            attempts=attempts,
+            worker=event.worker,
+            reason=None,
+        )
+        _move_measured(to, job, State.EVALUATING)
 
 
 @fold.register
 def _(event: JobFailed, to: Target) -> None:
-    state = "failed" if event.final else "queued"
-    to.db.execute("UPDATE jobs SET state = ?, worker = NULL, reason = ? WHERE id = ?", [state, event.reason, event.id])
-    _move_job_version(to, event.id, State.INCONCLUSIVE if event.final else State.SUBMITTED)
+    if job := to.db.find("jobs", event.id):
+        state = "failed" if event.final else "queued"
+        to.db.update("jobs", event.id, state=state, worker=None, reason=event.reason)
+        _move_measured(to, job, State.INCONCLUSIVE if event.final else State.SUBMITTED)
 
 
 @fold.register
 def _(event: EvidenceRecorded, to: Target) -> None:
-    to.db.execute("UPDATE jobs SET state = 'done' WHERE id = ?", [event.job])
+    to.db.update("jobs", event.job, state="done")
+    evidence = _json(event.evidence)
+    to.db.update("versions", event.adapter, event.number, evidence=evidence, evidence_digest=event.digest)
+    # A version that is measured again holds the rows of both times, but only the new ones are in `items`: the first
+    # were of evidence that was not to be trusted.
     to.db.execute(
-        "UPDATE versions SET evidence = ?, evidence_digest = ? WHERE adapter = ? AND number = ?",
-        [_json(event.evidence), event.digest, event.adapter, event.number],
+        "INSERT INTO version_blobs VALUES (?, ?, ?, 'items') ON CONFLICT DO NOTHING",
+        [event.adapter, event.number, event.evidence.rows],
     )
-    _hold(to, event.adapter, event.number, event.evidence.rows, "items")
-    # A version that is measured again has rows of the evidence that was not to be trusted.
     to.db.execute("DELETE FROM items WHERE adapter = ? AND number = ?", [event.adapter, event.number])
-    to.load_items(to.db, event.evidence.rows, event.adapter, event.number)
+    to.load_items(event.evidence.rows, event.adapter, event.number)
 
 
 @fold.register
 def _(event: GateDecided, to: Target) -> None:
-    _move_version(to, event.adapter, event.number, event.state)
+    seq = to.entry.seq
+    to.db.update("versions", event.adapter, event.number, state=event.state.value, decided=seq)
+    values = {check.name: check.observed.get("value") for check in event.report.checks}
+    for name, value in values.items():
+        # Canonical JSON writes 1.0 as 1.
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            to.db.insert("metrics", adapter=event.adapter, number=event.number, seq=seq, name=name, value=float(value))
 
 
 @fold.register
@@ -196,44 +357,75 @@ def _(event: CampaignOpened, to: Target) -> None:
 
 @fold.register
 def _(event: AssignmentIssued, to: Target) -> None:
-    to.db.execute(
-        "INSERT INTO assignments VALUES (?, ?, ?, ?, ?, 'open', NULL)",
-        [event.id, event.campaign, event.person, event.item, to.entry.at],
+    to.db.insert(
+        "assignments",
+        id=event.id,
+        campaign=event.campaign,
+        person=event.person,
+        item=event.item,
+        issued_at=to.entry.at,
+        state="open",
+        skip_reason=None,
     )
 
 
 @fold.register
 def _(event: AssignmentSkipped, to: Target) -> None:
-    to.db.execute("UPDATE assignments SET state = 'skipped', skip_reason = ? WHERE id = ?", [event.reason, event.id])
+    to.db.update("assignments", event.id, state="skipped", skip_reason=event.reason)
 
 
 @fold.register
 def _(event: RatingRecorded, to: Target) -> None:
-    to.db.execute(
-        "INSERT INTO ratings VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            event.assignment,
-            event.clarity,
-            event.relevance,
-            event.safety,
-            event.accuracy,
-            event.hallucination,
-            event.comment,
-            to.entry.at,
-        ],
+    to.db.insert(
+        "ratings",
+        assignment=event.assignment,
+        clarity=event.clarity,
+        relevance=event.relevance,
+        safety=event.safety,
+        accuracy=event.accuracy,
+        hallucination=event.hallucination,
+        comment=event.comment,
+        rated_at=to.entry.at,
     )
-    to.db.execute("UPDATE assignments SET state = 'rated' WHERE id = ?", [event.assignment])
+    to.db.update("assignments", event.assignment, state="rated")
 
 
 @fold.register
 def _(event: AliasMoved, to: Target) -> None:
-    to.db.execute("DELETE FROM aliases WHERE adapter = ? AND alias = ?", [event.adapter, event.alias])
-    to.db.execute(
-        "INSERT INTO aliases VALUES (?, ?, ?, ?, ?, ?)",
-        [event.adapter, event.alias, event.number, event.digest, event.counter, to.entry.at],
+    if to.db.find("proposals", event.adapter, event.alias):
+        to.db.execute("DELETE FROM proposals WHERE adapter = ? AND alias = ?", [event.adapter, event.alias])
+    now = {"number": event.number, "digest": event.digest, "counter": event.counter, "moved_at": to.entry.at}
+    if to.db.find("aliases", event.adapter, event.alias):
+        to.db.update("aliases", event.adapter, event.alias, **now)
+    else:
+        to.db.insert("aliases", adapter=event.adapter, alias=event.alias, **now)
+    to.db.insert(
+        "alias_moves",
+        adapter=event.adapter,
+        alias=event.alias,
+        counter=event.counter,
+        previous=event.previous,
+        number=event.number,
+        digest=event.digest,
+        moved_by=event.by,
+        made_at=to.entry.at,
+        reason=event.reason,
+        attestation=_json(event.attestation),
     )
+    _move_version(to, event.adapter, event.number, State.APPROVED)
+    # A version that no alias names any more is superseded, unless it was revoked.
+    named = {alias["number"] for alias in to.db.select("aliases", adapter=event.adapter)}
+    if event.previous is not None and event.previous not in named:
+        previous = to.db.find("versions", event.adapter, event.previous)
+        if previous and previous["state"] == State.APPROVED:
+            _move_version(to, event.adapter, event.previous, State.SUPERSEDED)
+
+
+@fold.register
+def _(event: ApprovalProposed, to: Target) -> None:
+    to.db.execute("DELETE FROM proposals WHERE adapter = ? AND alias = ?", [event.adapter, event.alias])
     to.db.execute(
-        "INSERT INTO alias_moves VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO proposals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             event.adapter,
             event.alias,
@@ -247,13 +439,6 @@ def _(event: AliasMoved, to: Target) -> None:
             _json(event.attestation),
         ],
     )
-    _move_version(to, event.adapter, event.number, State.APPROVED)
-    # A version that no alias names any more is superseded, unless it was revoked.
-    to.db.execute(
-        "UPDATE versions SET state = ? WHERE adapter = ? AND number = ? AND state = ? "
-        "AND number NOT IN (SELECT number FROM aliases WHERE adapter = ?)",
-        [State.SUPERSEDED, event.adapter, event.previous, State.APPROVED, event.adapter],
-    )
 
 
 @fold.register
@@ -261,30 +446,38 @@ def _(event: VersionRevoked, to: Target) -> None:
     _move_version(to, event.adapter, event.number, State.REVOKED)
 
 
-def _queue(to: Target, job: str, adapter: str, number: int) -> None:
+def _add_key(to: Target, id_: str, public: str | None, roles: Sequence[str], person: str | None) -> None:
     to.db.execute(
-        "INSERT INTO jobs VALUES (?, 'evaluation', ?, ?, 'queued', 0, 0, NULL, NULL, ?)",
-        [job, adapter, number, to.entry.seq],
+        "INSERT INTO signing_keys VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL, ?)",
+        [id_, public, _json(roles), person, to.entry.at, to.entry.seq],
     )
 
 
-def _hold(to: Target, adapter: str, number: int, sha256: str, purpose: str) -> None:
-    to.db.execute(
-        "INSERT INTO version_blobs VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", [adapter, number, sha256, purpose]
+def _queue(to: Target, job: str, adapter: str, number: int) -> None:
+    to.db.insert(
+        "jobs",
+        id=job,
+        kind="evaluation",
+        adapter=adapter,
+        number=number,
+        state="queued",
+        fence=0,
+        attempts=0,
+        worker=None,
+        reason=None,
+        seq=to.entry.seq,
     )
 
 
 def _move_version(to: Target, adapter: str, number: int, state: State) -> None:
-    to.db.execute("UPDATE versions SET state = ? WHERE adapter = ? AND number = ?", [state, adapter, number])
+    to.db.update("versions", adapter, number, state=state.value)
 
 
-def _move_job_version(to: Target, job: str, state: State) -> None:
-    rows = to.db.execute("SELECT adapter, number FROM jobs WHERE id = ?", [job]).fetchall()
-    for adapter, number in rows:
-        to.db.execute(
-            "UPDATE versions SET state = ? WHERE adapter = ? AND number = ? AND state IN (?, ?)",
-            [state, adapter, number, State.SUBMITTED, State.EVALUATING],
-        )
+def _move_measured(to: Target, job: Row, state: State) -> None:
+    """Move the version that a job is about, while it waits for its evidence."""
+    version = to.db.find("versions", job["adapter"], job["number"])
+    if version and version["state"] in (State.SUBMITTED, State.EVALUATING):
+        _move_version(to, job["adapter"], job["number"], state)
 
 
 def _json(value: object) -> str:

@@ -19,6 +19,8 @@ from registry.events import GENESIS, Entry, chain_hash, decode_entry, encode_ent
 from registry.storage.files import sync_directory, write_all
 
 _HASH_LENGTH = 64
+# Entries from one remembered place in the file to the next: what a read has to skip at most.
+_STRIDE = 1024
 _NO_SPACE = (28, 122)  # ENOSPC, EDQUOT
 
 _log = logging.getLogger("tunegate")
@@ -120,6 +122,8 @@ class FileJournal:
                 f"{path} is in use by another tunegate process; stop it, or give this one another TUNEGATE_HOME"
             ) from None
         self._broken = False
+        # Where entries 1, 1 + _STRIDE, 1 + 2 * _STRIDE, … begin.
+        self._places: list[int] = []
         try:
             if created:
                 os.fsync(self._fd)
@@ -148,19 +152,29 @@ class FileJournal:
                 self._broken = False
                 raise StorageFull("no space left for the journal; free some and try again") from None
             raise StorageDamaged(f"the journal could not be written: {error.strerror}; restart the service") from None
-        self._head, self._size = head, self._size + len(data)
+        place = self._size
+        for seq, line in enumerate(lines, start=self._head.seq + 1):
+            self._remember(seq, place)
+            place += len(line)
+        self._head, self._size = head, place
         return head
 
     def read(self, after: int = 0) -> Iterator[Line]:
-        end = self._size
+        end, places = self._size, self._places
+        block, skipped = divmod(after, _STRIDE)
+        if block >= len(places):
+            return
+        left = end - places[block]
         with self._path.open("rb") as file:
+            file.seek(places[block])
             for raw in file:
-                end -= len(raw)
-                if end < 0:
+                left -= len(raw)
+                if left < 0:
                     return
-                line = _parse(raw)
-                if line.entry.seq > after:
-                    yield line
+                if skipped:
+                    skipped -= 1
+                else:
+                    yield _parse(raw)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -196,12 +210,17 @@ class FileJournal:
                     )
                 else:
                     head = following
+                    self._remember(head.seq, size)
                 size += len(raw)
             if torn is not None:
                 file.seek(torn)
                 self._set_aside(file.read(), torn)
                 size = torn
         return head, size
+
+    def _remember(self, seq: int, place: int) -> None:
+        if seq % _STRIDE == 1:
+            self._places.append(place)
 
     def _set_aside(self, tail: bytes, offset: int) -> None:
         aside = self._path.with_name(f"{self._path.name}.torn-at-{offset}")
@@ -211,20 +230,30 @@ class FileJournal:
         os.fsync(self._fd)
 
 
-def verify_chain(path: Path) -> Head:
-    """Check every entry of a journal file without touching it; the head it leads to.
+def read_chain(path: Path) -> Iterator[Line]:
+    """The entries of a journal file, each checked before it is given; touches nothing, also beside a running service.
 
     Raises StorageDamaged at the first entry that does not verify. A torn tail, which has no line end, is no damage.
     """
     head = Head(0, GENESIS)
     with path.open("rb") as file:
         for raw in file:
-            following = _follow(head, raw)
-            if following is None:
-                if raw.endswith(b"\n") or file.read(1):
-                    raise StorageDamaged(f"the entry after number {head.seq} does not verify")
-                break
-            head = following
+            if not raw.endswith(b"\n"):
+                return
+            if not _is_whole(raw):
+                raise StorageDamaged(f"the entry after number {head.seq} does not verify")
+            line = _decoded(raw)
+            if line.entry.seq != head.seq + 1 or line.entry.prev != head.hash:
+                raise StorageDamaged(f"journal entry {line.entry.seq} does not continue entry {head.seq}")
+            head = Head(line.entry.seq, line.hash)
+            yield line
+
+
+def verify_chain(path: Path) -> Head:
+    """The head that a journal file leads to, as `read_chain` checks it."""
+    head = Head(0, GENESIS)
+    for line in read_chain(path):
+        head = Head(line.entry.seq, line.hash)
     return head
 
 
@@ -235,7 +264,7 @@ def _follow(head: Head, raw: bytes) -> Head | None:
     """
     if not _is_whole(raw):
         return None
-    line = _parse(raw)
+    line = _decoded(raw)
     if line.entry.seq == head.seq + 1 and line.entry.prev == head.hash:
         return Head(line.entry.seq, line.hash)
     raise StorageDamaged(f"journal entry {line.entry.seq} does not continue entry {head.seq}; restore a backup")
@@ -250,6 +279,11 @@ def _is_whole(raw: bytes) -> bool:
 def _parse(raw: bytes) -> Line:
     if not _is_whole(raw):
         raise StorageDamaged("a journal line does not hash to its own name; restore the journal from a backup")
+    return _decoded(raw)
+
+
+def _decoded(raw: bytes) -> Line:
+    """A line that is known to be whole."""
     body = raw[_HASH_LENGTH + 1 : -1]
     try:
         return Line(raw[:_HASH_LENGTH].decode(), body, decode_entry(body))

@@ -10,6 +10,19 @@ CREATE TABLE applied (
     registry TEXT
 );
 
+-- Every key that ever signed here, or may. `public` is NULL for the first key of a journal that does not name its bytes.
+CREATE TABLE signing_keys (
+    id TEXT PRIMARY KEY,
+    public TEXT,
+    roles JSON NOT NULL,
+    person TEXT,
+    valid_from TEXT NOT NULL,
+    valid_until TEXT,
+    revoked_at TEXT,
+    revoked_reason TEXT,
+    seq BIGINT NOT NULL
+);
+
 CREATE TABLE tokens (
     id TEXT PRIMARY KEY,
     role TEXT NOT NULL,
@@ -18,7 +31,32 @@ CREATE TABLE tokens (
     secret_sha256 TEXT NOT NULL UNIQUE,
     created_at TEXT NOT NULL,
     expires_at TEXT NOT NULL,
-    revoked_at TEXT
+    revoked_at TEXT,
+    publisher TEXT
+);
+
+-- CI systems whose own tokens are exchanged for tokens of ours, and which of theirs were.
+CREATE TABLE publishers (
+    id TEXT PRIMARY KEY,
+    scope TEXT NOT NULL,
+    issuer TEXT NOT NULL,
+    audience TEXT NOT NULL,
+    claims JSON NOT NULL,
+    keys JSON,
+    jwks_url TEXT,
+    added_by TEXT NOT NULL,
+    created_at TEXT NOT NULL
+);
+
+CREATE TABLE minted (
+    jti TEXT PRIMARY KEY
+);
+
+-- Bytes that a token limited to a scope has sent: what proves that this scope has them.
+CREATE TABLE sent_blobs (
+    sha256 TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    PRIMARY KEY (sha256, scope)
 );
 
 CREATE TABLE suites (
@@ -30,6 +68,13 @@ CREATE TABLE suites (
     max_cut_off DOUBLE NOT NULL,
     chance DOUBLE NOT NULL,
     seq BIGINT NOT NULL
+);
+
+-- The files of suites: decides, with version_blobs, who may read a blob.
+CREATE TABLE suite_blobs (
+    sha256 TEXT NOT NULL,
+    suite TEXT NOT NULL,
+    PRIMARY KEY (sha256, suite)
 );
 
 CREATE TABLE policies (
@@ -61,6 +106,7 @@ CREATE TABLE versions (
     findings JSON NOT NULL,
     evidence_digest TEXT,
     evidence JSON,
+    decided BIGINT,
     PRIMARY KEY (adapter, number),
     UNIQUE (adapter, digest)
 );
@@ -72,6 +118,19 @@ CREATE TABLE version_blobs (
     sha256 TEXT NOT NULL,
     purpose TEXT NOT NULL,
     PRIMARY KEY (adapter, number, sha256, purpose)
+);
+
+-- Asked with every download: without it 400,000 rows are looked through.
+CREATE INDEX version_blobs_by_sha256 ON version_blobs (sha256);
+
+-- What gate reports observed: one number for each check that measures one. The last report's have `seq` = versions.decided.
+CREATE TABLE metrics (
+    adapter TEXT NOT NULL,
+    number BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
+    name TEXT NOT NULL,
+    value DOUBLE NOT NULL CHECK (isfinite(value)),
+    PRIMARY KEY (adapter, number, seq, name)
 );
 
 CREATE TABLE jobs (
@@ -173,6 +232,34 @@ CREATE TABLE alias_moves (
     reason TEXT NOT NULL,
     attestation JSON NOT NULL,
     PRIMARY KEY (adapter, alias, counter)
+);
+
+-- The newest move of each alias that waits for a second signature. It is void once the alias has moved.
+CREATE TABLE proposals (
+    adapter TEXT NOT NULL,
+    alias TEXT NOT NULL,
+    counter BIGINT NOT NULL,
+    previous BIGINT,
+    number BIGINT NOT NULL,
+    digest TEXT NOT NULL,
+    proposed_by TEXT NOT NULL,
+    made_at TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    attestation JSON NOT NULL,
+    PRIMARY KEY (adapter, alias)
+);
+
+CREATE TABLE webhooks (
+    id TEXT PRIMARY KEY,
+    url TEXT NOT NULL,
+    events JSON NOT NULL,
+    scope TEXT,
+    secret_sha256 TEXT NOT NULL,
+    created_by TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    seq BIGINT NOT NULL,
+    disabled_at TEXT,
+    disabled_reason TEXT
 );
 
 -- What each Idempotency-Key was answered.

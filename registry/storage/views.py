@@ -1,9 +1,9 @@
 """Questions the catalog answers, as plain values. Each method is one question; every result is fetched whole."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-import duckdb
 import msgspec
 
 from registry.names import Reference
@@ -15,15 +15,25 @@ from registry.records import (
     FileEntry,
     Finding,
     ItemRow,
+    Jwk,
     Policy,
     RatingRow,
     Role,
     State,
     Suite,
     TrainingRecord,
+    WebhookEvent,
 )
+from registry.search import Condition, Operator
 
 T = TypeVar("T")
+_COMPARED = {
+    operator: " AND EXISTS (SELECT 1 FROM metrics m WHERE m.adapter = v.adapter AND m.number = v.number "
+    f"AND m.seq = v.decided AND m.name = ? AND m.value {operator.value} ?)"
+    for operator in Operator
+}
+# A search looks through so many times the rows that it is to find, then through so many times more, and so on.
+_FIRST_WINDOW, _WIDER = 4, 16
 ITEM_COLUMNS = ItemRow.__struct_fields__
 
 
@@ -43,6 +53,32 @@ class StoredToken(NamedTuple):
     created_at: str
     expires_at: str
     revoked_at: str | None
+    publisher: str | None = None
+
+
+class StoredPublisher(NamedTuple):
+    """A CI system whose tokens are exchanged; `keys` are its own where it has no `jwks_url`."""
+
+    id: str
+    scope: str
+    issuer: str
+    audience: str
+    claims: dict[str, str]
+    keys: list[Jwk] | None
+    jwks_url: str | None
+    added_by: str
+    created_at: str
+
+
+class StoredKey(NamedTuple):
+    id: str
+    public: str | None
+    roles: tuple[str, ...]
+    person: str | None
+    valid_from: str
+    valid_until: str | None
+    revoked_at: str | None
+    revoked_reason: str | None
 
 
 class StoredAdapter(NamedTuple):
@@ -86,6 +122,21 @@ class StoredJob(NamedTuple):
     reason: str | None
 
 
+class StoredWebhook(NamedTuple):
+    """`seq`: the entry it was made in; it is told of what came later."""
+
+    id: str
+    url: str
+    events: list[WebhookEvent]
+    scope: str | None
+    secret_sha256: str
+    created_by: str
+    created_at: str
+    seq: int
+    disabled_at: str | None
+    disabled_reason: str | None
+
+
 class StoredAlias(NamedTuple):
     adapter: str
     alias: str
@@ -93,6 +144,19 @@ class StoredAlias(NamedTuple):
     digest: str
     counter: int
     moved_at: str
+
+
+class StoredProposal(NamedTuple):
+    adapter: str
+    alias: str
+    counter: int
+    previous: int | None
+    number: int
+    digest: str
+    proposed_by: str
+    made_at: str
+    reason: str
+    attestation: Envelope
 
 
 class StoredCampaign(NamedTuple):
@@ -127,10 +191,22 @@ class Receipt(NamedTuple):
     answer: bytes
 
 
+class Result(Protocol):
+    def fetchone(self) -> tuple[Any, ...] | None: ...
+
+    def fetchall(self) -> list[tuple[Any, ...]]: ...
+
+
+class Database(Protocol):
+    """Whatever runs SQL: a cursor, or the writer's working set in front of one."""
+
+    def execute(self, sql: str, values: Sequence[Any] = ..., /) -> Result: ...
+
+
 class View:
     """The catalog as one cursor sees it."""
 
-    def __init__(self, db: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, db: Database) -> None:
         self._db = db
 
     # -- bookkeeping -------------------------------------------------------------------------------------------
@@ -154,9 +230,64 @@ class View:
         return self._tokens("ORDER BY created_at, id")
 
     def _tokens(self, clause: str, *values: Any) -> list[StoredToken]:
-        columns = "id, role, person, scope, secret_sha256, created_at, expires_at, revoked_at"
+        columns = "id, role, person, scope, secret_sha256, created_at, expires_at, revoked_at, publisher"
         rows = self._all(f"SELECT {columns} FROM tokens {clause}", *values)
         return [StoredToken(row[0], Role(row[1]), *row[2:]) for row in rows]
+
+    def tokens_minted_by(self, publisher: str) -> list[StoredToken]:
+        return self._tokens("WHERE publisher = ? ORDER BY created_at, id", publisher)
+
+    def publishers(self, issuer: str | None = None) -> list[StoredPublisher]:
+        """All, or those of one issuer, oldest first."""
+        rows = self._all(
+            "SELECT id, scope, issuer, audience, claims, keys, jwks_url, added_by, created_at FROM publishers "
+            "WHERE ?::TEXT IS NULL OR issuer = ? ORDER BY created_at, id",
+            issuer,
+            issuer,
+        )
+        return [
+            StoredPublisher(
+                id=row[0],
+                scope=row[1],
+                issuer=row[2],
+                audience=row[3],
+                claims=_read(row[4], dict[str, str]),
+                keys=_read(row[5], list[Jwk]) if row[5] else None,
+                jwks_url=row[6],
+                added_by=row[7],
+                created_at=row[8],
+            )
+            for row in rows
+        ]
+
+    def was_minted(self, jti: str) -> bool:
+        """Whether the CI token that this sha256 stands for was exchanged before."""
+        return self._one("SELECT 1 FROM minted WHERE jti = ?", jti) is not None
+
+    # -- keys --------------------------------------------------------------------------------------------------
+
+    def signing_keys(self) -> list[StoredKey]:
+        """Every key there ever was, in the order they came."""
+        columns = ", ".join(StoredKey._fields)
+        rows = self._all(f"SELECT {columns} FROM signing_keys ORDER BY seq, id")
+        return [StoredKey(*row)._replace(roles=_read(row[2], tuple[str, ...])) for row in rows]
+
+    def signing_key(self, id_: str) -> StoredKey | None:
+        return next((key for key in self.signing_keys() if key.id == id_), None)
+
+    # -- webhooks ----------------------------------------------------------------------------------------------
+
+    def webhook(self, id_: str) -> StoredWebhook | None:
+        rows = self._webhooks("WHERE id = ?", id_)
+        return rows[0] if rows else None
+
+    def webhooks(self) -> list[StoredWebhook]:
+        return self._webhooks("ORDER BY seq")
+
+    def _webhooks(self, clause: str, *values: Any) -> list[StoredWebhook]:
+        columns = "id, url, events, scope, secret_sha256, created_by, created_at, seq, disabled_at, disabled_reason"
+        rows = self._all(f"SELECT {columns} FROM webhooks {clause}", *values)
+        return [StoredWebhook(row[0], row[1], _read(row[2], list[WebhookEvent]), *row[3:]) for row in rows]
 
     # -- suites and policies -----------------------------------------------------------------------------------
 
@@ -188,11 +319,11 @@ class View:
 
     def _adapters(self, clause: str, *values: Any) -> list[StoredAdapter]:
         rows = self._all(f"SELECT name, base, policy, revision, created_at FROM adapters {clause}", *values)
-        return [StoredAdapter(row[0], _read(row[1], Base), *row[2:]) for row in rows]
+        return [stored_adapter(row) for row in rows]
 
     def base_tensors(self, adapter: str) -> dict[str, list[int]] | None:
         row = self._one("SELECT base_tensors FROM adapters WHERE name = ?", adapter)
-        return _read(row[0], dict[str, list[int]]) if row and row[0] else None
+        return read_tensors(row[0]) if row and row[0] else None
 
     def version(self, adapter: str, number: int) -> StoredVersion | None:
         rows = self._versions("WHERE adapter = ? AND number = ?", adapter, number)
@@ -202,16 +333,35 @@ class View:
         rows = self._versions("WHERE adapter = ? AND digest = ?", adapter, digest)
         return rows[0] if rows else None
 
-    def versions(self, adapter: str, after: int, limit: int, states: Sequence[str]) -> list[StoredVersion]:
-        """Newest first, below number `after`; every state where `states` is empty."""
-        return self._versions(
-            "WHERE adapter = ? AND number < ? AND (len(?) = 0 OR list_contains(?, state)) ORDER BY number DESC LIMIT ?",
-            adapter,
-            after,
-            list(states),
-            list(states),
-            limit,
-        )
+    def versions(
+        self, adapter: str, after: int, limit: int, states: Sequence[State], conditions: Sequence[Condition] = ()
+    ) -> list[StoredVersion]:
+        """Those in one of the states that meet every condition, newest first, below number `after`.
+
+        A version without a value for a metric meets no condition on it.
+        """
+        if not states:
+            return []
+        # Numbers first: the other columns are wide, and DuckDB would read them for every row that it sorts.
+        numbers: list[int] = []
+        below, width = min(after, self.last_number(adapter) + 1), _FIRST_WINDOW * limit
+        while below > 1 and len(numbers) < limit:
+            # In windows from the newest down: the blocks of rows outside one are passed over.
+            lowest = max(1, below - width)
+            found = self._all(
+                "SELECT number FROM versions v WHERE adapter = ? AND number BETWEEN ? AND ? "
+                f"AND state IN {_places(states)}{''.join(_COMPARED[one.operator] for one in conditions)} "
+                "ORDER BY number DESC LIMIT ?",
+                *(adapter, lowest, below - 1, *states),
+                *(value for one in conditions for value in (one.metric, one.value)),
+                limit - len(numbers),
+            )
+            numbers += [row[0] for row in found]
+            below, width = lowest, width * _WIDER
+        if not numbers:
+            return []
+        chosen = f"WHERE adapter = ? AND number BETWEEN ? AND ? AND number IN {_places(numbers)} ORDER BY number DESC"
+        return self._versions(chosen, adapter, numbers[-1], numbers[0], *numbers)
 
     def find(self, reference: Reference) -> StoredVersion | None:
         """The version a reference names."""
@@ -222,28 +372,64 @@ class View:
         alias = self.alias(reference.adapter, reference.alias or "approved")
         return self.version(reference.adapter, alias.number) if alias else None
 
-    def last_number(self, adapter: str) -> int:
-        row = self._one("SELECT max(number) FROM versions WHERE adapter = ?", adapter)
+    def project_bytes(self, project: str, uploading_since: str, without: Sequence[str]) -> int:
+        """Bytes of all versions of a namespace or of an adapter without one, each blob once, some blobs left out.
+
+        Versions that are still uploading count only if they were created at or after a time.
+        """
+        row = self._one(
+            "SELECT sum(size)::BIGINT FROM (SELECT DISTINCT file.sha256, file.size AS size FROM (SELECT unnest("
+            """from_json(files, '[{"size": "BIGINT", "sha256": "VARCHAR"}]')) AS file FROM versions """
+            "WHERE (adapter = ? OR starts_with(adapter, ? || '/')) AND (state != ? OR created_at >= ?)) "
+            "WHERE NOT list_contains(?, file.sha256))",
+            project,
+            project,
+            State.UPLOADING,
+            uploading_since,
+            list(without),
+        )
         return int(row[0] or 0) if row else 0
+
+    def last_number(self, adapter: str) -> int:
+        return self.last_numbers([adapter]).get(adapter, 0)
+
+    def last_numbers(self, adapters: Sequence[str]) -> dict[str, int]:
+        """By adapter; one without versions is missing."""
+        among = "adapter IN (SELECT unnest(?::VARCHAR[]))"
+        return dict(self._all(f"SELECT adapter, max(number) FROM versions WHERE {among} GROUP BY 1", list(adapters)))
 
     def _versions(self, clause: str, *values: Any) -> list[StoredVersion]:
         columns = (
             "adapter, number, digest, state, files, training, notes, submitter, created_at, sealed_at, policy, "
             "findings, evidence_digest, evidence"
         )
-        return [_stored_version(row) for row in self._all(f"SELECT {columns} FROM versions {clause}", *values)]
+        return [stored_version(row) for row in self._all(f"SELECT {columns} FROM versions {clause}", *values)]
 
     def holders(self, sha256: str) -> list[Holder]:
         """Why a blob is kept: decides who may read it."""
         rows = self._all(
-            "SELECT v.adapter, v.state, b.purpose FROM version_blobs b "
+            "SELECT DISTINCT v.adapter, v.state, b.purpose FROM version_blobs b "
             "JOIN versions v ON v.adapter = b.adapter AND v.number = b.number WHERE b.sha256 = ?",
             sha256,
         )
         held = [Holder(adapter, State(state), purpose) for adapter, state, purpose in rows]
-        if self._one("SELECT 1 FROM suites WHERE contains(files::TEXT, ?)", sha256):
+        if self._one("SELECT 1 FROM suite_blobs WHERE sha256 = ? LIMIT 1", sha256):
             held.append(Holder(None, None, "suite"))
         return held
+
+    def held_as_data(self, blobs: Sequence[str]) -> set[str]:
+        """Those of a few blobs that are a data set, a ledger, per-item rows or part of a suite to anyone."""
+        among = f"sha256 IN ({', '.join('?' * len(blobs))})"
+        chosen = (
+            f"SELECT DISTINCT sha256 FROM version_blobs WHERE purpose <> 'file' AND {among} "
+            f"UNION SELECT sha256 FROM suite_blobs WHERE {among}"
+        )
+        return {row[0] for row in self._all(chosen, *blobs, *blobs)}
+
+    def was_sent(self, sha256: str, scope: str) -> bool:
+        """Whether a token of this scope, or of one within it, has sent these bytes."""
+        inside = "(scope = ? OR starts_with(scope, ? || '/'))"
+        return bool(self._one(f"SELECT 1 FROM sent_blobs WHERE sha256 = ? AND {inside} LIMIT 1", sha256, scope, scope))
 
     # -- aliases -----------------------------------------------------------------------------------------------
 
@@ -255,8 +441,14 @@ class View:
         )
         return StoredAlias(*row) if row else None
 
-    def aliases(self, adapter: str) -> dict[str, int]:
-        return dict(self._all("SELECT alias, number FROM aliases WHERE adapter = ? ORDER BY alias", adapter))
+    def aliases_of(self, adapters: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Each adapter's aliases and the numbers they name; one without aliases is missing."""
+        among = "adapter IN (SELECT unnest(?::VARCHAR[]))"
+        chosen = f"SELECT adapter, alias, number FROM aliases WHERE {among} ORDER BY alias"
+        found: dict[str, dict[str, int]] = {}
+        for adapter, alias, number in self._all(chosen, list(adapters)):
+            found.setdefault(adapter, {})[alias] = number
+        return found
 
     def alias_moves(self, adapter: str, alias: str) -> list[AliasMove]:
         rows = self._all(
@@ -268,17 +460,29 @@ class View:
         keys = ("alias", "counter", "previous", "number", "digest", "by", "at", "reason")
         return [AliasMove(**dict(zip(keys, row, strict=True))) for row in rows]
 
+    def has_named(self, adapter: str, alias: str, number: int) -> bool:
+        """Whether the alias named this version at any time."""
+        chosen = "SELECT 1 FROM alias_moves WHERE adapter = ? AND alias = ? AND number = ? LIMIT 1"
+        return self._one(chosen, adapter, alias, number) is not None
+
     def attestation(self, adapter: str, number: int, alias: str | None = None) -> Envelope | None:
-        """The newest approval of a version, as `alias` if that is given."""
+        """The newest approval of a version as an alias that names it still, or as `alias` if that is given."""
         row = self._one(
-            "SELECT attestation FROM alias_moves WHERE adapter = ? AND number = ? AND (?::TEXT IS NULL OR alias = ?) "
-            "ORDER BY made_at DESC, counter DESC LIMIT 1",
+            "SELECT m.attestation FROM alias_moves m JOIN aliases a ON a.adapter = m.adapter AND a.alias = m.alias "
+            "AND a.counter = m.counter WHERE m.adapter = ? AND m.number = ? AND (?::TEXT IS NULL OR m.alias = ?) "
+            "ORDER BY m.made_at DESC, m.counter DESC LIMIT 1",
             adapter,
             number,
             alias,
             alias,
         )
         return _read(row[0], Envelope) if row else None
+
+    def proposal(self, adapter: str, alias: str) -> StoredProposal | None:
+        """The move of an alias that waits for a second signature."""
+        columns = ", ".join(StoredProposal._fields)
+        row = self._one(f"SELECT {columns} FROM proposals WHERE adapter = ? AND alias = ?", adapter, alias)
+        return StoredProposal(*row)._replace(attestation=_read(row[-1], Envelope)) if row else None
 
     # -- jobs and evidence -------------------------------------------------------------------------------------
 
@@ -355,6 +559,11 @@ class View:
             for row in self._all("SELECT item FROM campaign_items WHERE campaign = ? ORDER BY position", campaign)
         ]
 
+    def campaign_hashes(self, campaign: str) -> list[str]:
+        """Of the outputs, in the order they were drawn."""
+        rows = self._all("SELECT hash FROM campaign_items WHERE campaign = ? ORDER BY position", campaign)
+        return [row[0] for row in rows]
+
     def assignment(self, id_: str) -> StoredAssignment | None:
         rows = self._assignments("WHERE id = ?", id_)
         return rows[0] if rows else None
@@ -375,6 +584,17 @@ class View:
         keys = ("person", "item", "clarity", "relevance", "safety", "accuracy", "hallucination")
         return [RatingRow(**dict(zip(keys, row, strict=True))) for row in rows]
 
+    # -- counts ------------------------------------------------------------------------------------------------
+
+    def version_counts(self) -> dict[str, int]:
+        """Versions by state."""
+        return dict(self._all("SELECT state, count(*) FROM versions GROUP BY state ORDER BY state"))
+
+    def job_counts(self) -> dict[tuple[str, str], int]:
+        """Jobs by kind and state."""
+        rows = self._all("SELECT kind, state, count(*) FROM jobs GROUP BY kind, state ORDER BY kind, state")
+        return {(kind, state): count for kind, state, count in rows}
+
     # -- shared ------------------------------------------------------------------------------------------------
 
     def _one(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
@@ -384,20 +604,42 @@ class View:
         return self._db.execute(sql, list(values)).fetchall()
 
 
+def _places(values: Sequence[Any]) -> str:
+    """A parameter for each value, in brackets."""
+    return f"({', '.join('?' * len(values))})"
+
+
 def item_row(values: tuple[Any, ...]) -> ItemRow:
     """An ItemRow from values in the order of ITEM_COLUMNS."""
     return ItemRow(**dict(zip(ITEM_COLUMNS, values, strict=True)))
 
 
-def _stored_version(row: tuple[Any, ...]) -> StoredVersion:
+def stored_adapter(row: tuple[Any, ...]) -> StoredAdapter:
+    """A StoredAdapter from values in the order of its fields, the base as JSON."""
+    return StoredAdapter(row[0], _read(row[1], Base), *row[2:])
+
+
+def stored_version(row: tuple[Any, ...]) -> StoredVersion:
+    """A StoredVersion from values in the order of its fields, documents as JSON."""
     stored = StoredVersion(*row)
     return stored._replace(
         state=State(row[3]),
         files=_read(row[4], list[FileEntry]),
         training=_read(row[5], TrainingRecord) if row[5] else None,
         findings=_read(row[11], list[Finding]),
-        evidence=_read(row[13], Evidence) if row[13] else None,
+        evidence=_read_evidence(row[13]) if row[13] else None,
     )
+
+
+# Large, asked for again and again, and never changed by who reads them.
+@lru_cache(maxsize=64)
+def read_tensors(text: str) -> dict[str, list[int]]:
+    return _read(text, dict[str, list[int]])
+
+
+@lru_cache(maxsize=64)
+def _read_evidence(text: str) -> Evidence:
+    return _read(text, Evidence)
 
 
 def _read(text: str, kind: type[T]) -> T:

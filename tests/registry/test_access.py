@@ -1,5 +1,6 @@
 """The pure rules of access: tokens and their text, roles, scopes, and what is hidden from whom."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -12,14 +13,17 @@ from registry.access import (
     authenticate,
     check_token,
     hidden_from,
+    may_know_blob,
     new_secret,
     require_role,
     require_sight,
+    token_id_of,
+    within,
 )
 from registry.errors import Forbidden, NotFound, Unauthenticated
 from registry.names import sha256_hex
 from registry.records import Role, State
-from registry.storage.views import StoredToken, View
+from registry.storage.views import Holder, StoredToken, View
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -159,6 +163,74 @@ def test_consumers_see_approved_versions_only_and_reviewers_none_under_review(st
     hidden = {role for role in Role if hidden_from(Principal("t", "ada", role), state)}
     expected = set() if state is State.APPROVED else {Role.CONSUMER}
     assert hidden == (expected | {Role.REVIEWER} if state is State.IN_REVIEW else expected)
+
+
+@pytest.mark.parametrize(
+    ("own", "scope", "inside"),
+    [
+        (None, None, True),
+        (None, "team", True),
+        ("team", None, False),
+        ("team", "team", True),
+        ("team", "team/bot", True),
+        ("team/bot", "team", False),
+        ("team", "teams", False),
+    ],
+)
+def test_a_scope_within_a_scope_is_no_wider(own: str | None, scope: str | None, inside: bool) -> None:
+    assert within(Principal("t", "ada", Role.ADMIN, own), scope) is inside
+
+
+class Blobs:
+    """A view that knows who sent which bytes, and which versions hold them."""
+
+    def __init__(self, sent: Collection[str] = (), holders: tuple[Holder, ...] = ()) -> None:
+        self._sent, self._holders = sent, holders
+
+    def was_sent(self, sha256: str, scope: str) -> bool:
+        return scope in self._sent
+
+    def holders(self, sha256: str) -> list[Holder]:
+        return list(self._holders)
+
+
+@pytest.mark.parametrize(
+    ("blobs", "known"),
+    [
+        (Blobs(), False),
+        (Blobs(sent={"team"}), True),
+        (Blobs(sent={"other"}), False),
+        (Blobs(holders=(Holder("team/bot", State.SUBMITTED, "file"),)), True),
+        (Blobs(holders=(Holder("team/bot", State.UPLOADING, "file"),)), False),
+        (Blobs(holders=(Holder("other/bot", State.APPROVED, "file"),)), False),
+        (Blobs(holders=(Holder("team/bot", State.UPLOADING, "file"), Holder("team/b", State.REVOKED, "file"))), True),
+        # Suites, and the digests of their files, are listed for everyone.
+        (Blobs(holders=(Holder(None, None, "suite"),)), True),
+    ],
+)
+def test_within_a_scope_a_blob_is_known_by_proof_only(blobs: Blobs, known: bool) -> None:
+    view = cast(View, blobs)
+    assert may_know_blob(view, Principal("t", "ada", Role.CI, "team"), "0" * 64) is known
+    assert may_know_blob(view, Principal("t", "ada", Role.CI), "0" * 64)
+
+
+def test_the_id_in_a_token_is_all_that_need_be_sent() -> None:
+    id_, text = new_secret(Role.CI)
+    assert token_id_of(text) == token_id_of(f" {text}\n") == id_
+    assert token_id_of(id_) == id_ and token_id_of(text[:-1]) == text[:-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"), [({"revoked_at": "x"}, "revoked"), ({"expires_at": NOW.isoformat()}, "expired")]
+)
+def test_a_refused_token_that_is_known_says_whose_it_is(changes: dict[str, str], reason: str) -> None:
+    text, view = issued(**changes)
+    with pytest.raises(Unauthenticated) as refused:
+        authenticate(view, text, NOW)
+    assert (refused.value.token, refused.value.reason) == (text.split("_")[2], reason)
+    with pytest.raises(Unauthenticated) as unknown:
+        authenticate(view, new_secret(Role.CI)[1], NOW)
+    assert unknown.value.token is None
 
 
 def test_reviewers_and_consumers_read_neither_scores_nor_training_data() -> None:

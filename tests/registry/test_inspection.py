@@ -11,15 +11,19 @@ from factories import BASE_TENSORS, make_adapter, make_config, make_header, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluator.vllm_process import LORA_MODULES
 from registry.inspection import (
     MAX_CONFIG_BYTES,
+    MAX_FINDINGS,
     MAX_HEADER_BYTES,
     MAX_TENSORS,
     AdapterFiles,
     header_size,
     inspect,
     parse_strictly,
+    spans_of,
 )
+from registry.lora_config import SERVED_MODULES, check_config
 from registry.records import Finding
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -420,6 +424,61 @@ def test_changed_bytes_give_findings_and_nothing_else(
     assert all(isinstance(one, Finding) and one.severity in ("error", "warning") and one.message for one in findings)
     if not errors(findings):  # what passes still means the same tensors
         assert json.loads(text).keys() - {"__metadata__"} == GOOD_HEADER.keys()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(EDIT, max_size=3), st.booleans())
+def test_what_passes_here_is_loaded_by_the_library_with_the_same_tensors(
+    edits: list[tuple[float, int, bytes]], padded: bool
+) -> None:
+    """Two readers that disagree are a hole: what is checked would not be what is served."""
+    library = pytest.importorskip("safetensors")
+    text = mutate(GOOD_TEXT, edits) + (b" " * 8 if padded else b"")
+    if errors(inspected(header=text)):
+        return
+    loaded = dict(library.deserialize(struct.pack("<Q", len(text)) + text + bytes(GOOD_SIZE)))
+    assert {name: (tensor["dtype"], tensor["shape"]) for name, tensor in loaded.items()} == {
+        span.name: (span.dtype, span.shape) for span in spans_of(text)
+    }
+
+
+def test_the_modules_that_are_accepted_are_those_that_the_evaluators_engine_applies() -> None:
+    assert set(SERVED_MODULES) == set(LORA_MODULES)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("tiny", []), ("org/Tiny", []), ("/home/x/bases/tiny", []), ("/x/models--org--tiny/snapshots/0a1b", []),
+        ("org/other", ["base_name_differs"]), ("/home/x/bases/other", ["base_name"]), ("/etc", ["base_name"]),
+        ("~/other", ["base_name"]), ("", ["base_name_differs"]), ("http://x/tiny", ["base_name"]),
+        ("a/../tiny", ["base_name"]),
+        ("tiny\n", ["base_name"]), (None, []), (7, ["base_name"]),
+    ],
+)  # fmt: skip
+def test_the_base_that_an_adapter_names_is_the_one_it_is_for(name: object, found: list[str]) -> None:
+    config = json.loads(make_config(base_model_name_or_path=name))
+    assert [one.code for one in check_config(config, "org/tiny")] == found
+
+
+def test_more_findings_than_anybody_reads_are_cut_off_and_said_to_be() -> None:
+    findings = inspected(**{f"x{i}": 0 for i in range(1000)})
+    assert len(findings) == MAX_FINDINGS + 1 and errors(findings)[-1] == "more_findings"
+    assert "more_findings" not in errors(inspected(**{f"x{i}": 0 for i in range(MAX_FINDINGS)}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [({}, ["modules_not_covered"]), ({"layers_to_transform": [0]}, []), ({"exclude_modules": ["up_proj"]}, [])],
+    ids=str,
+)
+def test_target_modules_without_tensors_are_a_warning_unless_the_config_says_why(
+    changes: dict[str, Any], found: list[str]
+) -> None:
+    header, size = make_header({name: shape for name, shape in make_tensors().items() if "q_proj" in name})
+    text = json.dumps(header).encode()
+    findings = inspected(header=text, size=8 + len(text) + size, **changes)
+    assert [(one.code, one.severity) for one in findings] == [(code, "warning") for code in found]
 
 
 JSON = st.recursive(

@@ -18,6 +18,7 @@ from registry.errors import (
     AlreadyExists,
     Conflict,
     IdempotencyMismatch,
+    InspectionFailed,
     InvalidRequest,
     NotFound,
     StorageDamaged,
@@ -49,6 +50,27 @@ def make_token(person: str) -> Callable[[Context], Outcome]:
 
 
 # -- many at once -------------------------------------------------------------------------------------------------
+
+
+def test_a_question_of_many_parts_sees_one_state_whatever_is_committed_meanwhile(bench: Bench) -> None:
+    for fill in (1, 2):
+        bench.promote(bench.approvable(fill))
+
+    def look(context: Context) -> list[Any]:
+        view = context.view
+        return [view.alias(NAME, "approved"), view.version(NAME, 1), view.version(NAME, 2), view.applied().seq]
+
+    def question(context: Context) -> tuple[list[Any], list[Any]]:
+        before = look(context)
+        bench.rollback(to=1)
+        return before, look(context)
+
+    before, after = bench.registry.ask(ADMIN, question)
+    assert before == after and before[0].number == 2
+    with pytest.raises(NotFound):
+        bench.registry.ask(ADMIN, lambda context: adapters.find_adapter(context, "unknown-bot"))
+    now = bench.registry.ask(ADMIN, look)
+    assert now[0].number == 1 and (now[1].state, now[2].state) == (State.APPROVED, State.SUPERSEDED)
 
 
 def test_many_threads_get_numbers_of_their_own_and_leave_one_chain(bench: Bench) -> None:
@@ -149,7 +171,7 @@ def test_keys_of_different_callers_do_not_meet(bench: Bench) -> None:
 
 def test_refused_request_may_be_sent_again_with_its_key(bench: Bench) -> None:
     repeat = Repeat("k", BODY)
-    with pytest.raises(Conflict, match="still misses"):
+    with pytest.raises(InspectionFailed, match="still misses"):
         bench.run(CI, versions.submit, adapter=NAME, request=submission(1))
         bench.run(CI, versions.complete, repeat, adapter=NAME, number=1)
     bench.submit(1)

@@ -1,28 +1,61 @@
-"""Whatever people and workers do, in whatever order: a version moves along the contract's arrows only."""
+"""Whatever people and workers do, in whatever order, with crashes in between: the promises hold after every step.
 
+A version moves along the contract's arrows only; what was acknowledged stays, a repeated key acts once, every command
+adds one entry or none, counters only rise, a revoked token stays out, and a consumer sees approved versions only.
+"""
+
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from factories import make_canaries
+from factories import make_adapter, make_canaries, sha
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from registry_under_test import CI, CONSUMER, EVALUATOR, MANAGER, NAME, POLICY, REVIEWERS, Bench, bench_in, make_rating
+from registry_under_test import (
+    ADMIN,
+    CI,
+    CONSUMER,
+    EVALUATOR,
+    MANAGER,
+    NAME,
+    POLICY,
+    REVIEWERS,
+    Bench,
+    bench_in,
+    make_rating,
+    submission,
+)
+from site_under_test import DATASET, LEDGER
+from soak import amount
+from writer_under_test import disagreements
 
 from registry.access import Principal
-from registry.attestation import open_envelope
-from registry.commands import adapters, jobs, review, versions
+from registry.commands import adapters, approvals, jobs, review, tokens, versions
+from registry.commands.context import Context, Outcome
 from registry.commands.gate import assess
-from registry.errors import Conflict, Forbidden, NotFound, StaleLease, TunegateError
-from registry.records import AccuracyRule, FailJob, Job, KeySet, Role, Skip, State, Verdict
+from registry.errors import (
+    Conflict,
+    Forbidden,
+    IdempotencyMismatch,
+    NotFound,
+    StaleLease,
+    TunegateError,
+    Unauthenticated,
+)
+from registry.keyring import read_keys
+from registry.records import AccuracyRule, CreateToken, FailJob, Job, KeySet, Promote, Role, Skip, State, Verdict
+from registry.registry import Answer, Repeat
 from registry.settings import Home
 from registry.storage.journal import verify_chain
 from registry.storage.views import StoredVersion
+from registry.verification import open_statement, read_claim
 
 S = State
 # One command's moves. Anything but a revoked version can be revoked; a rollback makes a superseded one approved again.
@@ -46,13 +79,42 @@ SELF_REVIEWER = Principal("t-self", CI.person, Role.REVIEWER)
 SELF_MANAGER = Principal("t-self-2", CI.person, Role.RELEASE_MANAGER)
 
 
+class CountingBench(Bench):
+    """Every command adds one entry to the journal, or none."""
+
+    def run(
+        self, who: Principal, command: Callable[..., Outcome], repeat: Repeat | None = None, **given: Any
+    ) -> Answer:
+        before = self.registry.journal.head
+        try:
+            answer = super().run(who, command, repeat, **given)
+        except TunegateError:
+            assert self.registry.journal.head == before
+            raise
+        assert self.registry.journal.head.seq - before.seq in (0, 1)
+        return answer
+
+
+class Sent(NamedTuple):
+    """A command that was acknowledged, with its key and what it was answered."""
+
+    who: Principal
+    command: Callable[..., Outcome]
+    given: dict[str, Any]
+    repeat: Repeat
+    answer: bytes
+
+
 class Life(RuleBasedStateMachine):
     """Every rule is a command somebody may send; being refused is fine, being half obeyed is not."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.bench = Bench(Home(self.folder / "home"))
+        self.bench = CountingBench(Home(self.folder / "home"))
+        self.sent: list[Sent] = []
+        self.secrets: dict[str, str] = {}
+        self.ended: dict[str, str] = {}
         self.jobs: list[Job] = []
         self.states: dict[int, State] = {}
         self.repeatable: dict[int, bool] = {}
@@ -158,10 +220,74 @@ class Life(RuleBasedStateMachine):
     def revoke(self, number: int) -> None:
         self.attempt(self.bench.revoke, number)
 
+    @rule(fill=numbers)
+    def submit_what_a_key_refuses(self, fill: int) -> None:
+        """What is rolled back must not be remembered."""
+
+        def broken(context: Context) -> Outcome:
+            made = tokens.create(context, CreateToken(role=Role.CI, person="x"))
+            announced = versions.submit(context, NAME, submission(fill))
+            return Outcome(None, [*announced.events, *made.events, *made.events])
+
+        assert self.attempt(self.bench.registry.execute, ADMIN, broken) is None
+
     @rule(strict=st.booleans())
     def change_policy(self, strict: bool) -> None:
         policy = msgspec.structs.replace(POLICY, accuracy=AccuracyRule(min=0.99 if strict else 0.85))
         self.attempt(self.bench.run, MANAGER, adapters.set_policy, adapter=NAME, policy=policy, if_match=None)
+
+    # -- keys and tokens -----------------------------------------------------------------------------------------
+
+    def keyed(self, who: Principal, command: Callable[..., Outcome], **given: Any) -> Any:
+        """Run a command with a key of its own, and remember it if it did something."""
+        repeat = Repeat(f"key-{len(self.sent)}", f"{len(self.sent):064x}")
+        before = self.bench.registry.journal.head
+        answer = self.attempt(self.bench.run, who, command, repeat, **given)
+        if answer is None or self.bench.registry.journal.head == before:
+            return None
+        assert not answer.repeated
+        value = answer.value
+        self.sent.append(Sent(who, command, given, repeat, msgspec.json.encode(value)))
+        return value
+
+    @rule(fill=numbers)
+    def submit_with_a_key(self, fill: int) -> None:
+        for data in (*make_adapter(fill=fill).values(), DATASET, LEDGER):
+            self.bench.registry.blobs.put(data)
+        self.keyed(CI, versions.submit, adapter=NAME, request=submission(fill))
+
+    @rule(number=numbers, alias=aliases)
+    def promote_with_a_key(self, number: int, alias: str) -> None:
+        given = {"adapter": NAME, "number": number, "request": Promote(alias=alias), "if_match": None}
+        self.keyed(MANAGER, approvals.promote, **given)
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def repeat_a_command(self, data: st.DataObject) -> None:
+        """The same answer as the first time, whatever has happened since, and nothing is done again."""
+        sent: Sent = data.draw(st.sampled_from(self.sent))
+        before = self.bench.registry.journal.head
+        answer = self.bench.run(sent.who, sent.command, sent.repeat, **sent.given)
+        assert answer.repeated and self.bench.registry.journal.head == before
+        assert msgspec.json.decode(msgspec.json.encode(answer.value)) == msgspec.json.decode(sent.answer)
+        with pytest.raises(IdempotencyMismatch):
+            self.bench.run(sent.who, sent.command, Repeat(sent.repeat.key, "f" * 64), **sent.given)
+
+    @rule(role=st.sampled_from(list(Role)))
+    def make_a_token(self, role: Role) -> None:
+        request = CreateToken(role=role, person=f"person {len(self.secrets) + len(self.ended)}")
+        made = self.attempt(self.bench.run, ADMIN, tokens.create, request=request).value
+        self.secrets[made.token.id] = made.secret
+
+    @precondition(lambda self: self.secrets)
+    @rule(data=st.data())
+    def revoke_a_token(self, data: st.DataObject) -> None:
+        id_ = data.draw(st.sampled_from(sorted(self.secrets)))
+        assert self.bench.registry.authenticate(self.secrets[id_]).token == id_
+        self.attempt(self.bench.run, ADMIN, tokens.revoke, id_=id_)
+        self.ended[id_] = self.secrets.pop(id_)
+
+    # -- ends and new beginnings ---------------------------------------------------------------------------------
 
     @rule()
     def restart(self) -> None:
@@ -169,17 +295,43 @@ class Life(RuleBasedStateMachine):
         self.bench.reopen()
         assert self.bench.tables() == before
 
+    @rule(damage=st.sampled_from(["none", "catalog lost", "catalog behind", "log cut off", "journal torn"]))
+    def crash(self, damage: str) -> None:
+        """The files as they are on disk at this moment, some of them worse, are all that the next process finds."""
+        before, head = self.bench.tables(), self.bench.registry.journal.head
+        home = Home(self.folder / f"home-{len(list(self.folder.iterdir()))}")
+        shutil.copytree(self.bench.home.root, home.root)
+        self.bench.close()
+        log = home.catalog.with_name("catalog.duckdb.wal")
+        if damage == "catalog lost":
+            home.catalog.unlink()
+        elif damage == "catalog behind":
+            # What was folded since the catalog was last written down whole.
+            log.unlink(missing_ok=True)
+        elif damage == "log cut off" and log.exists():
+            os.truncate(log, log.stat().st_size // 2)
+        elif damage == "journal torn":
+            with home.journal.open("ab") as file:
+                file.write(home.journal.read_bytes()[:100])
+        self.bench = CountingBench(home)
+        assert self.bench.registry.journal.head == head == verify_chain(home.journal)
+        assert self.bench.tables() == self.bench.rebuilt() == before
+        self.blobs_are_what_their_names_say()
+
     # -- what must hold ------------------------------------------------------------------------------------------
 
     @invariant()
     def promises_hold(self) -> None:
         self.states_moved_along_arrows()
+        self.tokens_open_what_they_did_until_they_are_revoked()
+        self.consumers_see_approved_versions_only()
         self.approved_means_named_by_an_alias_with_a_go()
         self.alias_resolves_to_an_approved_version_or_not_at_all()
         self.alias_history_is_complete()
+        self.bench.registry.execute(ADMIN, disagreements)
 
     def states_moved_along_arrows(self) -> None:
-        for stored in self.bench.registry.view().versions(NAME, 1000, 1000, []):
+        for stored in self.bench.registry.view().versions(NAME, 1000, 1000, list(State)):
             # Rules of several commands may take several steps.
             before = self.states.get(stored.number, State.UPLOADING)
             assert stored.state in reachable(before), f"{stored.ref} went from {before} to {stored.state}"
@@ -196,15 +348,16 @@ class Life(RuleBasedStateMachine):
         return bool(job and job.state == "failed") or not all(canary.passed for canary in canaries)
 
     def approved_means_named_by_an_alias_with_a_go(self) -> None:
-        view, key = self.bench.registry.view(), KeySet(keys=[self.bench.registry.services.signer.public])
-        named = view.aliases(NAME)
+        view = self.bench.registry.view()
+        known = read_keys(msgspec.json.encode(KeySet(keys=[self.bench.registry.services.signer.public])))
+        named = view.aliases_of([NAME]).get(NAME, {})
         for number, state in self.states.items():
             if state is State.APPROVED:
                 stored, envelope = view.version(NAME, number), view.attestation(NAME, number)
                 assert stored is not None and envelope is not None
                 assert number in named.values()
                 assert assess(view, stored).verdict is Verdict.GO
-                assert open_envelope(envelope, key)["subject"]
+                assert read_claim(open_statement(msgspec.json.encode(envelope), known).document).ref == stored.ref
         for number in named.values():
             assert self.states[number] in (State.APPROVED, State.REVOKED)
 
@@ -220,6 +373,30 @@ class Life(RuleBasedStateMachine):
             else:
                 assert found.state is State.APPROVED and found.attestation is not None
 
+    def consumers_see_approved_versions_only(self) -> None:
+        registry = self.bench.registry
+        for number, state in self.states.items():
+            stored = registry.view().version(NAME, number)
+            assert stored is not None
+            for reference in (f"{NAME}/{number}", f"{NAME}@{stored.digest}"):
+                try:
+                    found = registry.ask(CONSUMER, partial(versions.resolve, reference=reference))
+                except NotFound:
+                    assert state is not State.APPROVED
+                else:
+                    assert state is found.state is State.APPROVED and found.digest == stored.digest
+
+    def tokens_open_what_they_did_until_they_are_revoked(self) -> None:
+        for id_, secret in self.secrets.items():
+            assert self.bench.registry.authenticate(secret).token == id_
+        for secret in self.ended.values():
+            with pytest.raises(Unauthenticated):
+                self.bench.registry.authenticate(secret)
+
+    def blobs_are_what_their_names_say(self) -> None:
+        for path in (self.bench.home.blobs / "sha256").rglob("*"):
+            assert path.is_dir() or sha(path.read_bytes()) == path.name
+
     def alias_history_is_complete(self) -> None:
         view = self.bench.registry.view()
         for alias in ALIASES:
@@ -233,6 +410,7 @@ class Life(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             assert self.bench.rebuilt() == self.bench.tables()
+            self.blobs_are_what_their_names_say()
             head = self.bench.registry.journal.head
             self.bench.close()
             assert verify_chain(self.bench.home.journal) == head
@@ -251,8 +429,8 @@ def reachable(state: State) -> set[State]:
 
 TestLifeOfVersions = Life.TestCase
 TestLifeOfVersions.settings = settings(
-    max_examples=6,
-    stateful_step_count=20,
+    max_examples=amount(8, 150),
+    stateful_step_count=amount(25, 60),
     deadline=None,
     derandomize=True,
     database=None,

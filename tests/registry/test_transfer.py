@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 from factories import SUITES, make_adapter, make_suite, make_training
 from site_under_test import DATASET, LEDGER, Site, running
 
-from registry.attestation import ATTESTATION_FILE, verify_directory
 from registry.client import Client, Refused, Unreachable
 from registry.errors import InvalidRequest
+from registry.keyring import read_keys
 from registry.records import Resolved, State, SubmitVersion, manifest_digest
 from registry.settings import Home
 from registry.transfer import Training, pull, push, push_suite, split_directory
+from registry.verification import ANYTHING, ATTESTATION_FILE, FRESHNESS_FILE, Verified, Wanted, verify_directory
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,11 @@ def write(directory: Path, files: dict[str, bytes]) -> Path:
     for name, data in files.items():
         (directory / name).write_bytes(data)
     return directory
+
+
+def verified(site: Site, directory: Path, wanted: Wanted = ANYTHING) -> Verified:
+    keys = read_keys(msgspec.json.encode(site.client("consumer").keys()))
+    return verify_directory(directory, keys, datetime.now(UTC), wanted)
 
 
 def names(directory: Path) -> list[str]:
@@ -140,9 +147,9 @@ def test_what_was_pulled_is_what_was_pushed_and_verifies(site: Site, tmp_path: P
     resolved = pull(site.client("consumer"), "support-bot@approved", tmp_path / "deep" / "here", lines.append)
     target = tmp_path / "deep" / "here"
     files = {path.name: path.read_bytes() for path in target.iterdir()}
-    assert files.pop(ATTESTATION_FILE) and files == make_adapter(fill=1)
+    assert files.pop(ATTESTATION_FILE) and files.pop(FRESHNESS_FILE) and files == make_adapter(fill=1)
     assert resolved.ref == "support-bot/1" and len(lines) == 2
-    found = verify_directory(target, site.client("consumer").keys())
+    found = verified(site, target, Wanted(alias="approved", fresh=True))
     assert (found.problems, found.ref, found.alias) == ([], "support-bot/1", "approved")
     by_digest = pull(site.client("consumer"), f"support-bot@{resolved.digest}", tmp_path / "by-digest")
     assert by_digest == resolved
@@ -152,7 +159,7 @@ def test_an_unapproved_version_comes_without_approval_and_does_not_verify(site: 
     ref = site.submit(fill=30)
     assert pull(site.client("ci"), ref, tmp_path / "raw").attestation is None
     assert ATTESTATION_FILE not in names(tmp_path / "raw")
-    assert verify_directory(tmp_path / "raw", site.client("ci").keys()).problems
+    assert verified(site, tmp_path / "raw").problems
     with pytest.raises(Refused):
         pull(site.client("consumer"), ref, tmp_path / "hidden")
     assert names(tmp_path) == ["raw"]
@@ -180,11 +187,19 @@ def test_only_an_empty_or_new_directory_is_pulled_into(
             "adapter_config.json",
             "adapter_model.safetensors",
             ATTESTATION_FILE,
+            FRESHNESS_FILE,
         ]
     )
 
 
-def test_bytes_that_rotted_on_the_way_leave_no_directory(site: Site, tmp_path: Path) -> None:
+def test_bytes_that_changed_on_the_way_leave_no_directory(site: Site, liar: Client, tmp_path: Path) -> None:
+    Liar.resolved = site.client("consumer").resolve("support-bot")
+    with pytest.raises(Unreachable, match="arrived damaged"):
+        pull(liar, "support-bot", tmp_path / "new")
+    assert names(tmp_path) == []
+
+
+def test_bytes_that_rotted_on_the_registrys_disk_leave_no_directory(site: Site, tmp_path: Path) -> None:
     ref = site.submit(fill=31)
     weights = site.client("ci").version(ref).files[1]
     stored = site.registry.blobs.path(weights.sha256)
@@ -192,7 +207,7 @@ def test_bytes_that_rotted_on_the_way_leave_no_directory(site: Site, tmp_path: P
     with stored.open("r+b") as file:
         file.seek(weights.size // 2)
         file.write(b"\xff")
-    with pytest.raises(Unreachable, match="arrived damaged"):
+    with pytest.raises(Refused, match="has rotted on disk"):
         pull(site.client("ci"), ref, tmp_path / "new")
     assert names(tmp_path) == []
 

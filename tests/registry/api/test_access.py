@@ -12,8 +12,10 @@ from site_under_test import Site, body, running
 
 from registry.access import new_secret
 from registry.api.app import create_app
+from registry.api.limits import Rate, Rates
 from registry.records import Role
 from registry.settings import Home
+from registry.storage.views import StoredToken, View
 
 ADMIN, CI, TRAINER, EVALUATOR = Role.ADMIN, Role.CI, Role.TRAINER, Role.EVALUATOR
 REVIEWER, MANAGER, CONSUMER, AUDITOR = Role.REVIEWER, Role.RELEASE_MANAGER, Role.CONSUMER, Role.AUDITOR
@@ -55,6 +57,9 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", VERSION + "/campaign"): who(ADMIN, MANAGER, AUDITOR, CI),
     ("POST", VERSION + "/promote"): who(MANAGER),
     ("POST", VERSION + "/revoke"): who(ADMIN, MANAGER, body={"reason": "leaks"}),
+    ("POST", VERSION + "/countersign"): who(MANAGER, body={"keyid": "0" * 64, "sig": "A" * 88}),
+    ("GET", NAME + "/aliases/{alias:str}/proposal"): who(ADMIN, MANAGER, AUDITOR),
+    ("GET", NAME + "/aliases/{alias:str}/freshness"): Row(ALL),
     ("GET", NAME + "/aliases/{alias:str}"): Row(ALL),
     ("GET", NAME + "/aliases/{alias:str}/history"): Row(ALL),
     ("POST", NAME + "/aliases/{alias:str}/rollback"): who(MANAGER, body={"to": 1, "reason": "worse"}),
@@ -77,15 +82,33 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", "/v1/tokens"): who(ADMIN),
     ("GET", "/v1/tokens"): Row(ALL),
     ("DELETE", "/v1/tokens/{token_id:str}"): Row(ALL),
+    ("POST", "/v1/publishers"): who(ADMIN, body={}),
+    ("GET", "/v1/publishers"): who(ADMIN, AUDITOR),
+    ("DELETE", "/v1/publishers/{publisher_id:str}"): who(ADMIN),
+    ("POST", "/v1/webhooks"): who(ADMIN, body={"url": "https://hooks.example/x", "events": ["alias.moved"]}),
+    ("GET", "/v1/webhooks"): who(ADMIN),
+    ("DELETE", "/v1/webhooks/{webhook_id:str}"): who(ADMIN),
+    ("POST", "/v1/webhooks/{webhook_id:str}/test"): who(ADMIN),
+    ("GET", "/v1/webhooks/{webhook_id:str}/deliveries"): who(ADMIN),
+    ("POST", "/v1/webhooks/{webhook_id:str}/deliveries/{delivery:str}/redeliver"): who(ADMIN),
     ("GET", "/v1/keys"): Row(ALL),
+    ("POST", "/v1/keys"): who(ADMIN, body={"public": "A" * 43 + "=", "person": "nobody"}),
+    ("POST", "/v1/keys/{key_id:str}/revoke"): who(ADMIN, body={"reason": "lost"}),
     ("GET", "/v1/audit/events"): who(AUDITOR, ADMIN),
+    ("GET", "/v1/audit/checkpoint"): who(AUDITOR, ADMIN),
+    ("GET", "/v1/audit/proof"): who(AUDITOR, ADMIN),
+    ("GET", "/v1/audit/consistency"): who(AUDITOR, ADMIN),
 }
 OPEN = {
     ("GET", "/healthz"),
     ("GET", "/readyz"),
+    # By default; with TUNEGATE_METRICS=token it needs one.
+    ("GET", "/metrics"),
     ("GET", "/schema"),
     ("GET", "/schema/openapi.json"),
     ("GET", "/schema/{path:str}"),
+    # What it is given, a CI's own token, says who asks: see test_publishers.py.
+    ("POST", "/v1/oidc/mint"),
     # Pages check the cookie themselves: see tests/registry/web/test_pages.py.
     ("GET", "/"),
     ("GET", "/adapters/{name:str}/{number:int}"),
@@ -99,7 +122,9 @@ SCOPED_ROUTES = [key for key in TABLE if key[1].startswith(NAME) or key == ("POS
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Two adapters with one sealed version each; nothing in this file changes them."""
-    with running(Home(tmp_path_factory.mktemp("access") / "home")) as found:
+    # Far more refused tokens than an honest client would send: see test_limits.py.
+    rates = Rates(failures=Rate(1e6, 1e6))
+    with running(Home(tmp_path_factory.mktemp("access") / "home"), rates=rates) as found:
         for name in (HIDDEN, "team/support-bot"):
             found.create_adapter(name)
             found.submit(name)
@@ -127,6 +152,8 @@ def call(
     for placeholder, value in values.items():
         path = path.replace(placeholder, value)
     path = path.replace("{job_id:str}", "j").replace("{assignment:str}", "a").replace("{token_id:str}", "t")
+    path = path.replace("{publisher_id:str}", "p")
+    path = path.replace("{key_id:str}", "k")
     json = TABLE.get((method, template), Row(ALL)).body if with_body else None
     if json and "name" in json:
         json = {**json, "name": adapter}
@@ -154,11 +181,25 @@ def test_open_routes_answer_without_a_token_and_no_other_does(site: Site, http: 
     for method, path in sorted(routes(site)):
         answer = call(http, method, path, None)
         if (method, path) in OPEN:
-            # 401 is what signing in without a token means.
-            assert answer.status_code not in (403, 500) and (answer.status_code != 401 or path == "/sign-in"), path
+            # Forms are refused for what they lack, not for who sends them.
+            assert answer.status_code not in (401, 403, 500), path
         else:
             assert (answer.status_code, answer.headers.get("WWW-Authenticate")) == (401, "Bearer"), (method, path)
-    assert http.request("OPTIONS", "/v1/adapters").status_code == 401
+
+
+def test_other_methods_open_nothing(site: Site, http: httpx.Client) -> None:
+    """HEAD only where there is a row for it; OPTIONS, which the framework adds to every route, for nobody."""
+    for path in sorted({path for _, path in routes(site)}):
+        # The framework's own routes are open whole; that they answer to OPTIONS says nothing that they do not.
+        own = not path.startswith("/schema")
+        assert call(http, "OPTIONS", path, None).status_code == (401 if own else 204), path
+        for role in ("admin", "consumer"):
+            assert call(http, "OPTIONS", path, site.tokens[role]).status_code == (403 if own else 204), path
+        if ("HEAD", path) not in TABLE:
+            for token in (None, site.tokens["admin"]):
+                assert call(http, "HEAD", path, token).status_code == 405, path
+        for method in ("PATCH", "TRACE", "CONNECTED"):
+            assert call(http, method, path, None).status_code in (400, 401, 405), (method, path)
 
 
 def test_each_role_may_do_what_the_table_says_and_nothing_else(site: Site, http: httpx.Client) -> None:
@@ -197,6 +238,43 @@ def test_a_token_that_is_not_valid_opens_nothing(site: Site, http: httpx.Client,
     finally:
         site.registry._clock = lambda: datetime.now(UTC)
     assert http.get("/v1/keys", headers={"Authorization": f"Bearer {good}"}).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["unknown", "revoked", "mistyped", "expired"])
+def test_a_cookie_that_is_not_valid_shows_no_page(site: Site, http: httpx.Client, kind: str) -> None:
+    good = site.tokens["admin"]
+    token = {"unknown": new_secret(ADMIN)[1], "mistyped": good[:-1] + ("0" if good[-1] != "0" else "1")}.get(kind)
+    if kind == "revoked":
+        token = site.add_token("left", CI, "left person")
+        site.client("admin").revoke_token(token.split("_")[2])
+    if kind == "expired":
+        token = site.tokens["ci"]
+        site.registry._clock = lambda: datetime.now(UTC) + timedelta(days=91)
+    try:
+        for path in ("/", f"/adapters/{HIDDEN}/1", "/adapters/team/support-bot/1"):
+            answer = http.get(path, headers={"Cookie": f"tunegate_token={token}"})
+            assert answer.status_code == 401 and HIDDEN not in answer.text and "support-bot" not in answer.text
+    finally:
+        site.registry._clock = lambda: datetime.now(UTC)
+
+
+def test_a_mistyped_token_is_refused_without_a_look_at_the_catalog(
+    site: Site, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    look = View.token
+
+    def noted(view: View, id_: str) -> StoredToken | None:
+        asked.append(id_)
+        return look(view, id_)
+
+    monkeypatch.setattr(View, "token", noted)
+    good = site.add_token("asked", CI, "asked person")
+    for wrong in (good[:-1] + ("0" if good[-1] != "0" else "1"), good[:-9], "tg_ci_x", "x" * 5000):
+        assert http.get("/v1/keys", headers={"Authorization": f"Bearer {wrong}"}).status_code == 401
+    assert good.split("_")[2] not in asked
+    assert http.get("/v1/keys", headers={"Authorization": f"Bearer {good}"}).status_code == 200
+    assert good.split("_")[2] in asked
 
 
 def test_two_authorization_headers_are_refused(site: Site, http: httpx.Client) -> None:

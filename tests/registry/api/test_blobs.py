@@ -116,11 +116,15 @@ def test_a_cut_connection_leaves_a_part_that_can_be_continued(site: Site) -> Non
     data = fresh(10 * MIB)
     host, port = urlsplit(site.url).netloc.split(":")
     head = (
-        f"PUT {path_of(data)} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.tokens['ci']}\r\n"
+        f"PUT {path_of(data)} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {site.tokens['ci']}\r\n"
         f"Content-Length: {len(data)}\r\n\r\n"
     )
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(head.encode() + data[: 6 * MIB])
+        for _ in range(500):
+            if any(path.stat().st_size for path in kept(site, data)):
+                break
+            time.sleep(0.01)
     offset = -1
     for _ in range(100):
         probe = site.http(

@@ -133,9 +133,9 @@ def test_versions_can_be_filtered_by_state(site: Site) -> None:
     assert [one.ref for one in site.client("ci").versions("support-bot", ["uploading"])] == ["support-bot/3"]
 
 
-def test_hidden_versions_leave_short_pages_but_no_gaps(site: Site) -> None:
+def test_hidden_versions_leave_no_trace_in_pages(site: Site) -> None:
     pages = list(walk(site, BOT + "/versions", "consumer", limit=1))
-    assert [[one["ref"] for one in page] for page in pages] == [[], ["support-bot/2"], ["support-bot/1"]]
+    assert [[one["ref"] for one in page] for page in pages] == [["support-bot/2"], ["support-bot/1"]]
 
 
 def test_the_items_of_a_suite_are_paged_by_item_and_subject(site: Site) -> None:
@@ -248,3 +248,33 @@ def test_a_stricter_policy_is_seen_by_a_promotion_that_comes_after_it(site: Site
     with pytest.raises(Refused) as refused:
         site.client("release-manager").promote(ref)
     assert (refused.value.status, refused.value.code) == (409, "gate_not_satisfied")
+
+
+def test_versions_are_searched_by_what_their_gate_reports_observed(site: Site) -> None:
+    def found(where: str, **more: Any) -> list[int]:
+        page = body(site.http("GET", BOT + "/versions", "ci", params={"where": where, **more}))
+        return [one["number"] for one in page["items"]]
+
+    report = site.client("ci").gate("support-bot/1")
+    observed = {check.name: check.observed.get("value") for check in report.checks}
+    accuracy, perplexity = observed["accuracy"], observed["perplexity"]
+    assert isinstance(accuracy, float) and isinstance(perplexity, float)
+    assert found(f"accuracy >= {accuracy}") == found(f"accuracy = {accuracy}") == [2, 1]
+    assert found(f"accuracy > {accuracy}") == found(f"perplexity < {perplexity}") == []
+    assert found(f"accuracy <= {accuracy} and perplexity <= {perplexity}") == [2, 1]
+    assert found(f"accuracy <= {accuracy} and perplexity > {perplexity}") == []
+    assert found("accuracy >= 0", limit=1) == [2], "version 3 was never measured"
+    assert found("accuracy >= 0", state="uploading") == []
+    assert found("no_such_metric >= 0") == []
+    assert [one.number for one in site.client("ci").versions("support-bot", where="accuracy >= 0")] == [2, 1]
+    refused = site.http("GET", BOT + "/versions", "ci", params={"where": "accuracy > 1 or true"})
+    assert refused.status_code == 422 and "cannot be read" in body(refused)["detail"]
+
+
+def test_page_of_what_a_role_may_see_is_full(site: Site) -> None:
+    site.client("release-manager").promote("support-bot/1", "seen")
+    page = body(site.http("GET", BOT + "/versions", "consumer", params={"limit": 1, "state": "approved"}))
+    assert len(page["items"]) == 1
+    assert body(site.http("GET", BOT + "/versions", "consumer", params={"limit": 1}))["items"] == page["items"]
+    hidden = body(site.http("GET", BOT + "/versions", "consumer", params={"state": "uploading"}))
+    assert hidden == {"items": [], "next_cursor": None}

@@ -146,7 +146,8 @@ def test_a_path_that_climbs_or_pretends_finds_nothing(site: Site, path: str) -> 
     """Sent as raw bytes: clients clean paths before they send them."""
     host, port = urlsplit(site.url).netloc.split(":")
     request = (
-        f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.tokens['admin']}\r\nConnection: close\r\n\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {site.tokens['admin']}\r\n"
+        "Connection: close\r\n\r\n"
     )
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(request.encode())

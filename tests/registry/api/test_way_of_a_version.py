@@ -261,7 +261,7 @@ def test_an_incomplete_upload_can_not_be_completed(site: Site) -> None:
     created = site.client("ci").submit("support-bot", SubmitVersion(files=[entry_of(p, d) for p, d in files.items()]))
     with pytest.raises(Refused) as refused:
         site.client("ci").complete(created.ref)
-    assert refused.value.status == 409 and "misses 2 blobs" in str(refused.value)
+    assert refused.value.status == 422 and "misses 2 blobs" in str(refused.value)
 
 
 def test_an_adapter_that_engines_would_serve_wrongly_is_refused_with_every_finding(site: Site) -> None:

@@ -207,6 +207,17 @@ def test_with_json_stdout_is_one_document_and_nothing_else(tunegate: Run, tmp_pa
     assert len(found["compare"]) == 2 and {one["person"] for one in found["tokens"]} > {"ci person"}
 
 
+def test_versions_of_an_adapter_are_searched(tunegate: Run) -> None:
+    def found(*options: str) -> list[int]:
+        shown = tunegate("adapter", "show", "support-bot", *options, "--json").json
+        return [one["number"] for one in shown["versions"]]
+
+    assert found("--state", "approved") == found("--where", "accuracy >= 0", "--state", "approved") == [1]
+    assert set(found("--state", "approved", "--state", "rejected")) > {1}
+    assert found("--where", "accuracy > 1") == []
+    check_message(tunegate("adapter", "show", "support-bot", "--where", "x"), "cannot be read", "accuracy >= 0.85")
+
+
 def test_a_gate_report_becomes_junit_and_markdown(tunegate: Run, tmp_path: Path) -> None:
     for case, failures in (("go", 0), ("no_go", 1), ("not evaluated", 0)):
         ref, code = VERSIONS[case]
@@ -524,7 +535,7 @@ def test_what_does_not_belong_is_invalid_and_what_can_not_be_read_undetermined(
 def test_the_journal_is_verified_beside_a_running_registry(tunegate: Run, site: Site, tmp_path: Path) -> None:
     head = site.registry.journal.head
     ran = tunegate("audit", "verify", "--json", who=None)
-    assert (ran.code, ran.json) == (GO, {"valid": True, "seq": head.seq, "hash": head.hash})
+    assert (ran.code, ran.json["valid"], ran.json["seq"], ran.json["hash"]) == (GO, True, head.seq, head.hash)
     journal = site.home.journal.read_bytes()
     copy = tmp_path / "journal.log"
     for position in range(100, len(journal) - 100, len(journal) // 12):

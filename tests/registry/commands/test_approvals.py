@@ -9,10 +9,10 @@ from factories import SUITES, entry_of, make_suite
 from registry_under_test import ADMIN, CI, CONSUMER, MANAGER, NAME, POLICY, REVIEWERS, Bench, bench_in, make_rating
 
 from registry.access import Principal
-from registry.attestation import open_envelope
 from registry.commands import adapters, approvals, review, versions
 from registry.commands.gate import assess
 from registry.errors import Forbidden, GateNotSatisfied
+from registry.keyring import read_keys
 from registry.records import (
     AccuracyRule,
     KeySet,
@@ -26,6 +26,7 @@ from registry.records import (
     Verdict,
 )
 from registry.settings import Home
+from registry.verification import open_statement, read_claim
 
 AUTOMATIC = msgspec.structs.replace(POLICY, promotion=PromotionRule(automatic=True))
 STRICT = AccuracyRule(min=0.99)
@@ -178,12 +179,12 @@ def test_a_submitter_cannot_roll_back_to_their_own_version(manual: Bench) -> Non
 
 
 def test_an_alias_resolves_with_its_own_approval_also_if_another_moved_to_that_version_later(manual: Bench) -> None:
-    keys = KeySet(keys=[manual.registry.services.signer.public])
+    keys = read_keys(msgspec.json.encode(KeySet(keys=[manual.registry.services.signer.public])))
 
     def alias_of(reference: str) -> Any:
         found = manual.registry.ask(CONSUMER, lambda context: versions.resolve(context, reference))
         assert found.attestation is not None
-        return open_envelope(found.attestation, keys)["predicate"]["tunegate"]["alias"]
+        return read_claim(open_statement(msgspec.json.encode(found.attestation), keys).document).alias
 
     manual.promote(2, "canary")
     manual.promote(2, "beta")

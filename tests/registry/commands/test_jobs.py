@@ -14,7 +14,7 @@ from evaluator.evidence import write_rows
 from registry.access import Principal
 from registry.commands import adapters, jobs, review
 from registry.commands.gate import assess
-from registry.errors import EvidenceRefused, NotFound
+from registry.errors import Conflict, EvidenceRefused, NotFound
 from registry.gate.summary import summarise
 from registry.records import (
     CONVENTION,
@@ -224,7 +224,9 @@ def test_a_review_without_agreement_is_not_drawn_anew(bench: Bench) -> None:
 def test_a_revoked_version_whose_evaluation_was_ended_is_not_measured_again(bench: Bench) -> None:
     sealed(bench)
     bench.revoke(1)
-    assert push_again(bench) is State.REVOKED
+    with pytest.raises(Conflict, match="revoked for good"):
+        push_again(bench)
+    assert bench.complete(1).state is State.REVOKED
     assert bench.claim() is None
     assert report_of(bench).verdict is Verdict.NO_GO
 

@@ -152,6 +152,11 @@ def test_both_sides_must_have_scored_the_same_text(column: str) -> None:
     assert found[0].endswith(f"'i0050' has {column} {scored} for the candidate and {scored + 1} for the base")
 
 
+def test_a_scored_text_has_at_least_a_byte() -> None:
+    found = contradictions(POLICY, EVIDENCE, changed(position_of("perplexity"), n_bytes=0))
+    assert any(problem.endswith("item 'i0050' has a scored text of 0 bytes") for problem in found)
+
+
 @pytest.mark.parametrize("column", ["gold_nll_nats", "kl_nats"])
 @pytest.mark.parametrize("nats", [math.nan, math.inf, -math.inf, 1e308])
 def test_what_informs_only_must_be_a_number_too(column: str, nats: float) -> None:

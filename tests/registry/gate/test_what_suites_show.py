@@ -54,3 +54,24 @@ def test_the_point_rule_asks_for_fewer_right_answers() -> None:
             "support-desk/questions", SuiteKind.QUESTIONS, 200, Policy(accuracy=AccuracyRule(rule=rule))
         )
         assert shown[0].startswith(f"accuracy: {least} of 200 must be right for 85%")
+
+
+def test_prompts_say_how_many_outputs_are_drawn_from_them() -> None:
+    [line] = what_it_shows("support-desk/pilot", SuiteKind.PROMPTS, 60, Policy())
+    assert line == "review: 50 outputs are rated, drawn from 60 prompts"
+
+
+def test_an_extra_rule_with_a_least_share_alone_says_nothing_of_a_margin() -> None:
+    [line] = what_it_shows("extra", SuiteKind.CHOICES, 200, Policy(extra=[ExtraRule(suite="extra", min=0.5)]))
+    assert "must be right for 50%" in line
+
+
+def test_too_few_items_are_said_to_show_nothing_even_all_right() -> None:
+    shown = what_it_shows("support-desk/questions", SuiteKind.QUESTIONS, 3, Policy())
+    assert shown[0] == "accuracy: 3 items cannot show 85%, not even all right"
+
+
+def test_enough_conversations_say_which_change_is_found() -> None:
+    [line] = what_it_shows("x", SuiteKind.CONVERSATIONS, 100, Policy())
+    change = perplexity_change(100, 0.95)
+    assert change is not None and f"a change of {change:.1%} against the base" in line

@@ -1,10 +1,14 @@
 """A blob is there whole and verified, or not at all; what is there never changes."""
 
+import contextlib
+import errno
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from factories import sha
@@ -12,23 +16,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import (
+    BlobDamaged,
     Conflict,
     DigestMismatch,
     InvalidRequest,
     NotFound,
     RangeRefused,
     StorageDamaged,
+    StorageFull,
     TooLarge,
     TunegateError,
 )
-from registry.storage.blobs import LocalBlobs
+from registry.settings import Limits
+from registry.storage.blobs import CHUNK_BYTES, LocalBlobs
+from registry.storage.uploads import Upload
 
 DATA = bytes(range(256)) * 40
 
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> LocalBlobs:
-    return LocalBlobs(tmp_path / "blobs", largest_bytes=100_000)
+    return LocalBlobs(tmp_path / "blobs", limits=Limits(blob_bytes=100_000, free_bytes=0))
 
 
 def files(blobs: LocalBlobs) -> Iterator[Path]:
@@ -110,13 +118,155 @@ def test_abort_keeps_nothing(blobs: LocalBlobs) -> None:
     assert list(files(blobs)) == []
 
 
-def test_rotten_blob_is_not_handed_out(blobs: LocalBlobs) -> None:
-    digest = blobs.put(DATA)
+def test_bytes_over_what_this_blob_may_have_are_not_kept(blobs: LocalBlobs) -> None:
+    with pytest.raises(TooLarge):
+        blobs.upload(sha(DATA), total=len(DATA), offset=0, most=len(DATA) - 1)
+    upload = blobs.upload(sha(DATA), total=None, offset=0, most=len(DATA) - 1)
+    with pytest.raises(TooLarge):
+        upload.write(DATA)
+    assert list(files(blobs)) == []
+
+
+def test_upload_that_would_leave_too_little_space_is_refused_when_announced_and_when_it_arrives(
+    blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = os.statvfs(blobs._root)
+    free = disk.f_bavail * disk.f_frsize
+    blobs.limits = blobs.limits._replace(free_bytes=free * 2)
+    with pytest.raises(StorageFull, match="free some space"):
+        blobs.upload(sha(DATA), total=len(DATA), offset=0)
+    blobs.limits = blobs.limits._replace(free_bytes=0)
+    upload = blobs.upload(sha(DATA), total=len(DATA), offset=0)
+    upload.write(DATA[:10])
+    blobs.limits = blobs.limits._replace(free_bytes=free * 2)
+    with pytest.raises(StorageFull):
+        upload.write(DATA[10:])
+    assert list(files(blobs)) == []
+
+
+@pytest.mark.parametrize(("code", "error"), [(errno.ENOSPC, StorageFull), (errno.EIO, StorageDamaged)])
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+def test_failing_disk_is_an_error_of_ours_and_keeps_nothing(
+    blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch, call: str, code: int, error: type[TunegateError]
+) -> None:
+    def fails(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    upload = blobs.upload(sha(DATA), total=len(DATA), offset=0)
+    monkeypatch.setattr(os, call, fails)
+    with pytest.raises(error):
+        upload.write(DATA)
+        upload.finish()
+    monkeypatch.undo()
+    assert list(files(blobs)) == [] and not blobs.has(sha(DATA))
+
+
+def test_blob_whose_name_did_not_become_durable_is_not_there(
+    blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the next one who sends it would be told that it is stored."""
+    upload = blobs.upload(sha(DATA), total=len(DATA), offset=0)
+    upload.write(DATA)
+
+    def fails(_: Path) -> None:
+        raise OSError(errno.EIO, "I/O error")
+
+    monkeypatch.setattr("registry.storage.uploads.sync_directory", fails)
+    with pytest.raises(StorageDamaged):
+        upload.finish()
+    assert not blobs.has(sha(DATA)) and list(files(blobs)) == []
+
+
+# -- damage -------------------------------------------------------------------------------------------------------
+
+
+def spoil(blobs: LocalBlobs, digest: str, data: bytes = DATA) -> None:
     path = blobs.path(digest)
     path.chmod(0o600)
-    path.write_bytes(DATA[:-1] + b"?")
-    with pytest.raises(StorageDamaged, match="rotted"):
-        blobs.read(digest)
+    path.write_bytes(data[:-1] + b"?")
+
+
+def read_all(blobs: LocalBlobs, digest: str) -> bytes:
+    return b"".join(blobs.read_through(digest, blobs.open(digest)))
+
+
+@pytest.mark.parametrize("question", [LocalBlobs.read, LocalBlobs.check, read_all], ids=lambda one: one.__name__)
+def test_rotten_blob_goes_into_quarantine_and_is_not_handed_out(
+    blobs: LocalBlobs, question: Callable[..., Any]
+) -> None:
+    digest = blobs.put(DATA)
+    spoil(blobs, digest)
+    with pytest.raises(BlobDamaged, match="rotted"):
+        question(blobs, digest)
+    assert not blobs.has(digest) and blobs.quarantined() == [digest]
+    for later in (blobs.open, blobs.size, blobs.read, blobs.check):
+        with pytest.raises(BlobDamaged, match="send its bytes again"):
+            later(digest)
+
+
+def test_rotten_blob_is_whole_again_once_its_bytes_are_sent(blobs: LocalBlobs) -> None:
+    digest = blobs.put(DATA)
+    spoil(blobs, digest)
+    with pytest.raises(BlobDamaged):
+        blobs.check(digest)
+    assert blobs.put(DATA) == digest and blobs.read(digest) == DATA
+    assert blobs.quarantined() == []
+    assert blobs.discard_healed() == 1 and list(files(blobs)) == [blobs.path(digest)]
+
+
+def test_each_quarantined_blob_is_to_be_reported_once(blobs: LocalBlobs) -> None:
+    digest = blobs.put(DATA)
+    spoil(blobs, digest)
+    with pytest.raises(BlobDamaged):
+        blobs.check(digest)
+    assert LocalBlobs(blobs._root.parent).unreported() == [digest]
+    blobs.mark_reported(digest)
+    assert blobs.unreported() == [] and blobs.quarantined() == [digest]
+    with pytest.raises(BlobDamaged):
+        blobs.open(digest)
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES])
+def test_blob_is_read_through_whole(tmp_path: Path, size: int) -> None:
+    blobs, data = LocalBlobs(tmp_path), os.urandom(size)
+    assert read_all(blobs, blobs.put(data)) == data
+
+
+@pytest.mark.parametrize("end", [0, 1, CHUNK_BYTES, 2 * CHUNK_BYTES, 3 * CHUNK_BYTES - 1])
+def test_last_chunk_of_a_blob_that_lost_its_end_is_held_back(tmp_path: Path, end: int) -> None:
+    blobs, data = LocalBlobs(tmp_path), os.urandom(3 * CHUNK_BYTES)
+    digest = blobs.put(data)
+    blobs.path(digest).chmod(0o600)
+    os.truncate(blobs.path(digest), end)
+    given = []
+    with pytest.raises(BlobDamaged):
+        for chunk in blobs.read_through(digest, blobs.open(digest)):
+            given.append(chunk)  # noqa: PERF402 - what was given before the error counts
+    assert len(b"".join(given)) <= max(0, end - 1) // CHUNK_BYTES * CHUNK_BYTES
+
+
+def test_blob_is_checked_once_for_as_long_as_its_file_is_the_same(blobs: LocalBlobs) -> None:
+    digest = blobs.put(DATA)
+    assert not blobs.is_checked(digest)
+    assert blobs.check(digest) == len(DATA) and blobs.is_checked(digest)
+    spoil(blobs, digest)
+    assert not blobs.is_checked(digest)
+
+
+def test_link_in_place_of_a_blob_is_not_followed(blobs: LocalBlobs, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(DATA)
+    blobs.path(sha(DATA)).parent.mkdir(exist_ok=True)
+    blobs.path(sha(DATA)).symlink_to(secret)
+    assert not blobs.has(sha(DATA))
+    with pytest.raises(TunegateError):
+        blobs.open(sha(DATA))
+
+
+def test_stored_blobs_are_listed_with_size_and_age(blobs: LocalBlobs) -> None:
+    digests = sorted(blobs.put(data) for data in (DATA, b"", b"x"))
+    assert [one.sha256 for one in blobs.stored()] == digests
+    assert sorted(one.size for one in blobs.stored()) == [0, 1, len(DATA)]
 
 
 def test_large_blob_is_not_read_at_once(blobs: LocalBlobs) -> None:
@@ -142,9 +292,10 @@ def test_path_is_made_from_nothing_but_a_digest(blobs: LocalBlobs, name: str) ->
 def test_link_in_place_of_a_part_is_not_followed(blobs: LocalBlobs, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    blobs._part(sha(DATA)).symlink_to(victim)
-    with pytest.raises(OSError):
+    blobs._part(sha(DATA), None).symlink_to(victim)
+    with pytest.raises(StorageDamaged):
         blobs.upload(sha(DATA), total=len(DATA), offset=0)
+    blobs.drop_stale_parts(time.time() + 1e6)
     assert victim.read_bytes() == b"precious"
 
 
@@ -221,6 +372,50 @@ def test_any_division_into_pieces_gives_the_same_blob(
         offset = cut
     blobs.upload(sha(data), total=len(data), offset=offset).finish()
     assert blobs.read(sha(data)) == data
+
+
+# -- parts that nobody continues ------------------------------------------------------------------------------------
+
+HOUR = 3600.0
+
+
+def part_of(blobs: LocalBlobs, data: bytes = DATA, owner: str | None = None) -> Upload:
+    upload = blobs.upload(sha(data), total=len(data), offset=0, owner=owner)
+    upload.write(data[:100])
+    return upload
+
+
+def test_part_is_kept_for_a_day_and_then_deleted(blobs: LocalBlobs) -> None:
+    part_of(blobs).pause()
+    part_of(blobs, owner="team").pause()
+    assert blobs.drop_stale_parts(time.time() + 23 * HOUR) == 0 and blobs.stored_part(sha(DATA)) == 100
+    assert blobs.drop_stale_parts(time.time() + 25 * HOUR) == 2 and list(files(blobs)) == []
+
+
+def test_part_that_is_being_written_is_never_stale(blobs: LocalBlobs) -> None:
+    upload = part_of(blobs)
+    assert blobs.drop_stale_parts(time.time() + 48 * HOUR) == 0
+    upload.write(DATA[100:])
+    upload.finish()
+    assert blobs.read(sha(DATA)) == DATA
+
+
+def test_parts_of_one_blob_by_different_owners_are_apart(blobs: LocalBlobs) -> None:
+    part_of(blobs, owner="team").pause()
+    assert blobs.stored_part(sha(DATA)) == 0 and blobs.stored_part(sha(DATA), "team") == 100
+    with pytest.raises(RangeRefused):
+        blobs.upload(sha(DATA), total=len(DATA), offset=100, owner="other")
+
+
+def test_pausing_waits_for_the_write_that_goes_on(blobs: LocalBlobs) -> None:
+    """The file must not be closed, and its number given to another file, under a thread that writes to it."""
+    upload = blobs.upload(sha(DATA), total=len(DATA), offset=0)
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(upload.write, *[DATA[i : i + 10] for i in range(0, len(DATA), 10)])
+        pool.submit(upload.pause).result()
+        with contextlib.suppress(Conflict):  # the pause came first
+            writing.result()
+    assert blobs.stored_part(sha(DATA)) in (0, len(DATA))
 
 
 # -- several writers ----------------------------------------------------------------------------------------------

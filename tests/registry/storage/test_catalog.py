@@ -10,14 +10,26 @@ import duckdb
 import msgspec
 import pytest
 from factories import make_entries, make_row
-from registry_under_test import ADMIN, EVALUATOR, NAME, Bench, Table, bench_in
+from registry_under_test import ADMIN, EVALUATOR, NAME, POLICY, Bench, Table, bench_in
 
-from registry.commands import jobs, tokens
+from registry.commands import adapters, blobs, jobs, publishers, tokens, webhooks
 from registry.commands.context import Context, Outcome
+from registry.commands.publishers import Accepted
 from registry.errors import Conflict, EvidenceRefused, StorageDamaged
 from registry.events import AdapterCreated, PolicySet
+from registry.names import sha256_hex
 from registry.opening import open_registry, rebuild
-from registry.records import CreateToken, FailJob, PostEvidence, Role, State
+from registry.records import (
+    AddPublisher,
+    CreateToken,
+    CreateWebhook,
+    FailJob,
+    PostEvidence,
+    PromotionRule,
+    Role,
+    State,
+    WebhookEvent,
+)
 from registry.registry import Repeat
 from registry.settings import Home
 from registry.storage.blobs import LocalBlobs
@@ -68,10 +80,35 @@ def live(bench: Bench) -> None:
     bench.evaluate(lost=150, gained=5)
     bench.revoke(second)
     bench.submit(4)
+    strict = msgspec.structs.replace(POLICY, promotion=PromotionRule(second_signature=True))
+    bench.run(ADMIN, adapters.set_policy, adapter=NAME, policy=strict, if_match=None)
+    assert bench.promote(first, "signed-twice").unsigned
+    hook = CreateWebhook(url="https://hooks.example/", events=list(WebhookEvent))
+    for _ in range(2):
+        told = bench.run(ADMIN, webhooks.create, request=hook, allow=frozenset(), secret_of=lambda id_: f"whsec_{id_}")
+        bench.run(ADMIN, webhooks.test, id_=told.value.webhook.id)
+    bench.run(ADMIN, webhooks.redeliver, id_=told.value.webhook.id, delivery="msg_1")
+    bench.run(ADMIN, webhooks.disable, id_=told.value.webhook.id, reason="gone")
+    bench.run(ADMIN, webhooks.delete, id_=told.value.webhook.id)
     made = bench.run(ADMIN, tokens.create, Repeat("t", "1" * 64), request=CreateToken(role=Role.CI, person="carl"))
     bench.run(ADMIN, tokens.revoke, Repeat("t2", "2" * 64), id_=made.value.token.id)
-    states = [stored.state for stored in bench.registry.view().versions(NAME, 100, 100, [])]
+    trust(bench)
+    states = [stored.state for stored in bench.registry.view().versions(NAME, 100, 100, list(State))]
     assert states == [State.UPLOADING, State.REJECTED, State.REVOKED, State.APPROVED] and third == 3
+
+
+def trust(bench: Bench) -> None:
+    """Two publishers, one of them removed; a token that was minted, and refused; bytes that were proven."""
+    for subject in ("kept", "gone"):
+        request = AddPublisher(
+            scope="team", issuer="https://ci.example", claims={"sub": subject}, jwks_url="https://ci.example/keys"
+        )
+        added = bench.run(ADMIN, publishers.add, request=request).value
+        found = Accepted(added.id, "team", added.issuer, subject, sha256_hex(subject.encode()))
+        made = bench.run(found.principal, publishers.mint, accepted=found).value.token
+        bench.run(ADMIN, tokens.refused, token=made.id, reason="role")
+        bench.run(found.principal, blobs.sent, sha256=bench.registry.blobs.put(subject.encode()))
+    bench.run(ADMIN, publishers.remove, id_=added.id)
 
 
 # -- folding ------------------------------------------------------------------------------------------------------
@@ -153,7 +190,9 @@ def test_catalog_ahead_of_the_journal_is_refused_until_the_journal_is_back(lived
 
 def test_accepted_loss_leads_to_the_state_the_journal_tells(lived: Lived) -> None:
     home = lived.home
-    cut_last_entries(home, 1)
+    lines = home.journal.read_bytes().splitlines(keepends=True)
+    revoked = next(place for place, line in enumerate(lines) if b'"token.revoked"' in line)
+    cut_last_entries(home, len(lines) - revoked)
     last = rebuild(home, accept_loss=True)
     with bench_in(home.root) as bench:
         assert bench.registry.view().applied().seq == last == bench.registry.journal.head.seq
@@ -319,8 +358,8 @@ def test_rows_of_both_layouts_are_read_and_folded(bench: Bench, tmp_path: Path, 
     expected = msgspec.structs.replace(expected, **changes)
     catalog = bench.registry._catalog
     assert catalog.read_rows(sha256) == [expected]
-    with catalog.transaction() as view:
-        catalog.load_items(view._db, sha256, NAME, 1)
+    with catalog.transaction():
+        catalog.load_items(sha256, NAME, 1)
     assert bench.registry.view().items(NAME, 1, "s", "", 10) == [expected]
 
 

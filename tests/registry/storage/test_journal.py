@@ -139,6 +139,33 @@ def test_file_gives_back_after_reopening_what_was_appended(tmp_path: Path) -> No
     assert path.stat().st_mode & 0o077 == 0
 
 
+def test_reading_begins_in_the_right_place_of_a_long_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("registry.storage.journal._STRIDE", 4)
+    path, entries = tmp_path / "journal.log", make_entries(21)
+
+    def check(journal: FileJournal, last: int) -> None:
+        for after in range(last + 6):
+            assert [line.entry.seq for line in journal.read(after)] == list(range(after + 1, last + 1))
+
+    with opened(path) as journal:
+        check(journal, 0)
+        journal.append(entries[:1])
+        journal.append(entries[1:11])
+        check(journal, 11)
+    with opened(path) as journal:
+        check(journal, 11)
+        journal.append(entries[11:16])
+        begun = journal.read(9)
+        first = next(begun)
+        journal.append(entries[16:])
+        assert [first.entry.seq, *(line.entry.seq for line in begun)] == list(range(10, 17))
+        check(journal, 21)
+    with path.open("ab") as file:
+        file.write(b"torn")
+    with opened(path) as journal:
+        check(journal, 21)
+
+
 def test_torn_tail_is_set_aside_at_every_cut_point_of_the_last_record(tmp_path: Path) -> None:
     data = written(tmp_path / "journal.log")
     third = make_entries(3)[2]

@@ -1,5 +1,6 @@
 """Pages as a browser gets them: nothing unescaped, nothing from elsewhere, nothing that the token may not see."""
 
+import contextlib
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -17,7 +18,7 @@ from registry.records import Base, CreateAdapter, Role, SubmitVersion
 from registry.settings import Home
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}'
-COOKIE = "tunegate_token"
+COOKIE, FORM = "tunegate_token", "tunegate_form"
 TAGS = set(
     "html head meta title link body header main footer section a form label input button span h1 h2 h3 p code table "
     "thead tbody tr th td time ul li dl dt dd".split()
@@ -75,7 +76,25 @@ def make_evil(site: Site, folder: Path) -> None:
 
 def browse(site: Site, path: str, who: str | None = "admin", **headers: str) -> httpx.Response:
     cookies = {"Cookie": f"{COOKIE}={site.tokens[who]}"} if who else {}
-    return httpx.get(site.url + path, headers={**cookies, **headers}, timeout=30)
+    return httpx.get(site.url + path, headers={**cookies, **headers}, timeout=30, verify=False)
+
+
+@contextlib.contextmanager
+def browser(site: Site) -> Iterator[httpx.Client]:
+    """Keeps cookies, as a browser does."""
+    with httpx.Client(base_url=site.url, timeout=30, verify=False) as client:
+        yield client
+
+
+def form_token(client: httpx.Client) -> str:
+    """What the forms of the first page carry."""
+    (token,) = set(re.findall(r'name="form_token" value="([0-9a-f]{64})"', client.get("/").text))
+    return str(token)
+
+
+def send(client: httpx.Client, path: str, **fields: str) -> httpx.Response:
+    """A form of ours, filled in."""
+    return client.post(path, data={"form_token": form_token(client), **fields})
 
 
 class Page(HTMLParser):
@@ -117,6 +136,10 @@ def check_page(answer: httpx.Response, status: int = 200) -> Page:
     return page
 
 
+def flags_of(cookie: str) -> set[str]:
+    return {part.strip().lower() for part in cookie.split(";")[1:]}
+
+
 def links(page: Page) -> set[str]:
     return {str(attributes["href"]) for tag, attributes in page.elements if tag == "a"} - {"/"}
 
@@ -129,14 +152,15 @@ def test_without_a_cookie_every_page_is_the_sign_in_form(site: Site) -> None:
         page = check_page(browse(site, path, None))
         (form,) = [attributes for tag, attributes in page.elements if tag == "form"]
         assert (form["method"], form["action"]) == ("post", "/sign-in")
-        (field,) = [attributes for tag, attributes in page.elements if tag == "input"]
-        assert (field["name"], field["type"]) == ("token", "password")
+        fields = {(attributes["name"], attributes["type"]) for tag, attributes in page.elements if tag == "input"}
+        assert fields == {("form_token", "hidden"), ("token", "password")}
         assert "support-bot" not in page.text
 
 
 def test_signing_in_sets_a_cookie_that_scripts_and_other_sites_never_get(site: Site) -> None:
     token = site.tokens["admin"]
-    answer = httpx.post(site.url + "/sign-in", data={"token": f" {token}\n"}, timeout=30)
+    with browser(site) as client:
+        answer = send(client, "/sign-in", token=f" {token}\n")
     assert (answer.status_code, answer.headers["Location"]) == (303, "/")
     name, _, rest = answer.headers["Set-Cookie"].partition("=")
     value, *flags = (part.strip().lower() for part in rest.split(";"))
@@ -144,22 +168,21 @@ def test_signing_in_sets_a_cookie_that_scripts_and_other_sites_never_get(site: S
     assert {"httponly", "samesite=strict", "path=/"} <= set(flags)
     assert not any(flag.startswith("domain") for flag in flags)
     assert token not in answer.text and token not in answer.headers["Location"]
-    with httpx.Client(base_url=site.url, timeout=30) as client:
-        client.post("/sign-in", data={"token": token})
+    with browser(site) as client:
+        send(client, "/sign-in", token=token)
         assert "Adapters" in check_page(client.get("/")).text
-        out = client.post("/sign-out")
+        out = send(client, "/sign-out")
         assert out.status_code == 303 and "max-age=0" in out.headers["Set-Cookie"].lower()
         assert "Sign in" in check_page(client.get("/")).text
 
 
 def test_a_wrong_token_is_refused_and_not_repeated(site: Site) -> None:
     for token in ("", "nonsense", EVIL, site.tokens["admin"][:-1] + "x", "tg_admin_" + "0" * 12):
-        answer = httpx.post(site.url + "/sign-in", data={"token": token}, timeout=30)
+        with browser(site) as client:
+            answer = send(client, "/sign-in", token=token)
         page = check_page(answer, 401)
         assert "Set-Cookie" not in answer.headers and "token" in page.text
         assert not token or token not in answer.text
-    strange = httpx.post(site.url + "/sign-in", content=b"\xff\x00=%zz", timeout=30)
-    check_page(strange, 401)
 
 
 def test_a_cookie_is_as_good_as_its_token(site: Site) -> None:
@@ -170,24 +193,100 @@ def test_a_cookie_is_as_good_as_its_token(site: Site) -> None:
     for path in ("/", "/adapters/support-bot/1"):
         page = check_page(browse(site, path, "leaving"), 401)
         assert "was revoked" in page.text and "support-bot" not in page.text
-    check_page(httpx.get(site.url, headers={"Cookie": f"{COOKIE}={'x' * 3000}"}, timeout=30), 401)
+    check_page(httpx.get(site.url, headers={"Cookie": f"{COOKIE}={'x' * 3000}"}, timeout=30, verify=False), 401)
 
 
 @pytest.mark.parametrize("path", ["/sign-in", "/sign-out"])
 def test_a_form_of_another_site_signs_nobody_in_or_out(site: Site, path: str) -> None:
-    data = {"token": site.tokens["admin"]}
-    for origin in ("https://evil.example", "null", site.url + ".evil.example", "http://127.0.0.1:1"):
-        answer = httpx.post(site.url + path, data=data, headers={"Origin": origin}, timeout=30)
-        assert answer.status_code == 403 and "Set-Cookie" not in answer.headers, origin
-    assert httpx.post(site.url + path, data=data, headers={"Origin": site.url}, timeout=30).status_code == 303
+    with browser(site) as client:
+        fields = {"token": site.tokens["admin"], "form_token": form_token(client)}
+        for origin in ("https://evil.example", "null", site.url + ".evil.example", "http://127.0.0.1:1"):
+            answer = client.post(path, data=fields, headers={"Origin": origin})
+            assert answer.status_code == 403 and "Set-Cookie" not in answer.headers, origin
+        assert client.post(path, data=fields, headers={"Origin": site.url}).status_code == 303
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-out"])
+@pytest.mark.parametrize("origin", [False, True])
+def test_a_form_without_our_token_is_refused_whatever_its_origin(site: Site, path: str, origin: bool) -> None:
+    """The browser of a victim sends its cookies along; what it cannot send is a token that it never was shown."""
+    headers = {"Origin": site.url} if origin else {}
+    with browser(site) as client, browser(site) as attacker:
+        good, theirs = form_token(client), form_token(attacker)
+        for token in (None, "", "x", theirs, good[:-1], good.upper(), f"{good}\n", "\xe9"):
+            fields = {"token": site.tokens["admin"]} | ({} if token is None else {"form_token": token})
+            answer = client.post(path, data=fields, headers=headers)
+            assert answer.status_code == 403 and "Set-Cookie" not in answer.headers, token
+        # Without its cookie, or with one that an attacker planted beside a session, a good token is worth nothing.
+        fields = {"token": site.tokens["admin"], "form_token": good}
+        assert httpx.post(site.url + path, data=fields, headers=headers, timeout=30, verify=False).status_code == 403
+        planted = {"Cookie": f"{FORM}={attacker.cookies[FORM]}; {COOKIE}={site.tokens['ci']}", **headers}
+        fields["form_token"] = theirs
+        assert httpx.post(site.url + path, data=fields, headers=planted, timeout=30, verify=False).status_code == 403
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "", "application/json", "multipart/form-data; boundary=x", "text/html"])
+def test_only_what_says_that_it_is_a_form_is_read_as_one(site: Site, kind: str) -> None:
+    with browser(site) as client:
+        content = f"form_token={form_token(client)}&token={site.tokens['admin']}".encode()
+        for path in ("/sign-in", "/sign-out"):
+            answer = client.post(path, content=content, headers={"Content-Type": kind} if kind else {})
+            assert answer.status_code == 415 and "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"\xff\x00=%zz", 403),
+        (b"", 403),
+        (b"&".join([b"a=b"] * 21), 422),
+        (b"a" * 70_000, 413),
+        (b"form_token=1;2", 403),
+    ],
+)
+def test_a_strange_form_is_refused_in_words(site: Site, content: bytes, status: int) -> None:
+    with browser(site) as client:
+        client.get("/")
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer = client.post("/sign-in", content=content, headers=headers)
+        assert answer.status_code == status and answer.headers["Content-Type"] == "application/problem+json"
+
+
+def test_the_cookie_for_forms_is_given_once_and_never_to_scripts_or_other_sites(site: Site) -> None:
+    with browser(site) as client:
+        (given,) = client.get("/").headers.get_list("Set-Cookie")
+        assert given.startswith(f"{FORM}=") and {"httponly", "samesite=lax", "path=/"} <= flags_of(given)
+        assert "Set-Cookie" not in client.get("/").headers, "a second tab keeps the first one's forms"
+    strange = httpx.get(site.url, headers={"Cookie": f"{FORM}=../../x"}, timeout=30, verify=False)
+    assert strange.headers["Set-Cookie"].startswith(f"{FORM}=") and "../" not in strange.headers["Set-Cookie"]
+
+
+def test_cookies_are_for_https_only_where_the_client_came_by_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A proxy in front ends TLS; its word counts where the setting names it, and nobody else's."""
+    forwarded = {"X-Forwarded-Proto": "https"}
+    for proxies, secure in (("", False), ("10.0.0.0/8", False), ("127.0.0.0/8", True)):
+        monkeypatch.setenv("TUNEGATE_PROXIES", proxies)
+        with running(Home(tmp_path_factory.mktemp("proxied") / "home")) as site, browser(site) as client:
+            first = client.get("/", headers=forwarded)
+            token = re.findall(r'name="form_token" value="([0-9a-f]{64})"', first.text)[0]
+            # httpx keeps a Secure cookie to itself over http; the proxy would not.
+            nonce = first.headers["Set-Cookie"].partition(";")[0]
+            fields = {"token": site.tokens["admin"], "form_token": token}
+            headers = {**forwarded, "Cookie": nonce}
+            second = httpx.post(site.url + "/sign-in", data=fields, headers=headers, timeout=30, verify=False)
+            assert second.status_code == 303
+            for answer in (first, second):
+                assert ("secure" in flags_of(answer.headers["Set-Cookie"])) is secure
 
 
 def test_the_cookie_opens_pages_only(site: Site) -> None:
     """So no other site's form can use it to change anything."""
     cookie = {"Cookie": f"{COOKIE}={site.tokens['admin']}"}
     for method, path in (("GET", "/v1/tokens"), ("POST", "/v1/tokens"), ("POST", "/v1/adapters")):
-        assert httpx.request(method, site.url + path, headers=cookie, timeout=30).status_code == 401
-    assert httpx.get(f"{site.url}/?token={site.tokens['admin']}", timeout=30).text.count("Sign in") > 0
+        assert httpx.request(method, site.url + path, headers=cookie, timeout=30, verify=False).status_code == 401
+    assert httpx.get(f"{site.url}/?token={site.tokens['admin']}", timeout=30, verify=False).status_code == 422
 
 
 # -- what is shown -----------------------------------------------------------------------------------------------------
@@ -269,8 +368,8 @@ def test_a_scoped_token_sees_its_own_adapters_only(site: Site) -> None:
 
 
 def test_the_style_comes_from_here_and_loads_nothing(site: Site) -> None:
-    style = httpx.get(site.url + "/static/style.css", timeout=30)
+    style = httpx.get(site.url + "/static/style.css", timeout=30, verify=False)
     assert style.status_code == 200 and style.headers["Content-Type"].startswith("text/css")
     assert "url(" not in style.text and "@import" not in style.text
     for path in ("/static/", "/static/pages.py", "/static/../pages.py"):
-        assert httpx.get(site.url + path, timeout=30).status_code == 404
+        assert httpx.get(site.url + path, timeout=30, verify=False).status_code == 404

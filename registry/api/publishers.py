@@ -1,0 +1,72 @@
+"""/v1/publishers: which CI is trusted; /v1/oidc/mint: its tokens exchanged for ours."""
+
+from functools import partial
+from typing import Any
+
+from litestar import Controller, Response, delete, get, post
+from litestar.params import FromPath, JSONBody
+
+from registry import settings
+from registry.api.door import OPEN, AnyRequest, allowed, ask, in_thread, run
+from registry.api.issuers import KeySets
+from registry.api.visitors import Visitors
+from registry.commands import publishers
+from registry.errors import TunegateError, Unauthenticated
+from registry.oidc import read_token
+from registry.outbound import check_url
+from registry.records import AddPublisher, Jwk, MintToken, PublisherInfo, Role
+from registry.registry import SYSTEM, Registry
+from registry.storage.views import StoredPublisher
+
+
+class Publishers(Controller):
+    """Added by admins; whoever holds a CI's token with the right claims exchanges it."""
+
+    tags = ["tokens"]
+
+    @post("/v1/publishers", opt=allowed(Role.ADMIN))
+    async def add(self, request: AnyRequest, data: JSONBody[AddPublisher]) -> Response[Any]:
+        if data.jwks_url is not None:
+            check_url(data.jwks_url, settings.outbound_allow())
+        return await run(request, partial(publishers.add, request=data))
+
+    @get("/v1/publishers", opt=allowed(Role.ADMIN, Role.AUDITOR))
+    async def list_publishers(self, request: AnyRequest) -> list[PublisherInfo]:
+        return await ask(request, publishers.listed)
+
+    @delete("/v1/publishers/{publisher_id:str}", opt=allowed(Role.ADMIN), status_code=200)
+    async def remove(self, request: AnyRequest, publisher_id: FromPath[str]) -> Response[Any]:
+        """Its tokens end with it."""
+        return await run(request, partial(publishers.remove, id_=publisher_id))
+
+    @post("/v1/oidc/mint", opt=OPEN)
+    async def mint(self, request: AnyRequest, data: JSONBody[MintToken]) -> Response[Any]:
+        """A token of 15 minutes for a CI's own token, which is what says who asks. Each is exchanged once."""
+        visitors: Visitors = request.app.state.visitors
+        visitors.mints.take(visitors.address(request.scope), "exchanges from this address")
+        registry: Registry = request.app.state.registry
+        shown = read_token(data.token)
+        known = await in_thread(
+            request, lambda: registry.ask(SYSTEM, lambda asked: asked.view.publishers(shown.issuer))
+        )
+        candidates, failure = [], None
+        for publisher in known:
+            try:
+                candidates.append((publisher, await _keys_of(request, publisher, shown.key_id)))
+            except TunegateError as error:
+                failure = error
+        accept = partial(publishers.accept, shown, candidates, registry.now(), data.scope)
+        try:
+            accepted = await in_thread(request, accept)
+        except Unauthenticated as refusal:
+            # The publisher that would have accepted it may be one whose keys could not be fetched.
+            raise failure or refusal from None
+        request.state.principal = accepted.principal
+        return await run(request, partial(publishers.mint, accepted=accepted))
+
+
+async def _keys_of(request: AnyRequest, publisher: StoredPublisher, key_id: str) -> list[Jwk]:
+    if publisher.jwks_url is None:
+        return list(publisher.keys or [])
+    key_sets: KeySets = request.app.state.key_sets
+    return list(await key_sets.keys(publisher.jwks_url, key_id))

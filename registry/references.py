@@ -1,0 +1,76 @@
+"""Which blobs the journal names: the one answer for backup, scrub and collection. Pure.
+
+A blob is stored before the entry that names it, with one exception: a submitted version announces its files before they
+are uploaded. Two kinds may be deleted again: a reviewer's comment, so that the words can go and the journal stay whole,
+and bytes that were sent but are of no version.
+"""
+
+from typing import NamedTuple
+
+from registry.events import (
+    AnyEvent,
+    BlobSent,
+    EvidenceRecorded,
+    RatingRecorded,
+    SuiteRegistered,
+    VersionCreated,
+    VersionSubmitted,
+)
+
+_DELETABLE = ("comment", "sent")
+
+
+class Named(NamedTuple):
+    """One blob as an event names it. `purpose`: suite, file, dataset, ledger, items, comment or sent."""
+
+    sha256: str
+    purpose: str
+
+
+def blobs_named(event: AnyEvent) -> list[Named]:
+    """Every blob that the event names, stored or not, in the event's own order."""
+    match event:
+        case SuiteRegistered(files=files):
+            return [Named(file.sha256, "suite") for file in files]
+        case VersionCreated(files=files, training=training):
+            named = [Named(file.sha256, "file") for file in files]
+            if training is not None:
+                named += [Named(_hex(training.dataset), "dataset"), Named(_hex(training.ledger), "ledger")]
+            return named
+        case EvidenceRecorded(evidence=evidence):
+            return [Named(evidence.rows, "items")]
+        case RatingRecorded(comment=str(comment)):
+            return [Named(comment, "comment")]
+        case BlobSent(sha256=sha256):
+            return [Named(sha256, "sent")]
+        case _:
+            return []
+
+
+class References:
+    """The blobs that a journal names, gathered event by event.
+
+    named: all of them. needed: those that must be stored, or something that was accepted is lost. The rest may be
+    missing: files of versions that were never completed, comments, and bytes sent for nothing.
+    """
+
+    def __init__(self) -> None:
+        self.named: set[str] = set()
+        self.needed: set[str] = set()
+        self._announced: dict[tuple[str, int], set[str]] = {}
+
+    def add(self, event: AnyEvent) -> None:
+        found = blobs_named(event)
+        kept = {one.sha256 for one in found if one.purpose not in _DELETABLE}
+        self.named.update(one.sha256 for one in found)
+        match event:
+            case VersionCreated(adapter=adapter, number=number):
+                self._announced[adapter, number] = kept
+            case VersionSubmitted(adapter=adapter, number=number):
+                self.needed |= self._announced.pop((adapter, number), set())
+            case _:
+                self.needed |= kept
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")
