@@ -10,8 +10,9 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, PlatformColle
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from registry.commands.context import Context
 from registry.errors import TunegateError
-from registry.registry import Registry
+from registry.registry import SYSTEM, Registry
 from registry.webhooks.sender import Counts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -72,8 +73,7 @@ class _Held(Collector):
         yield _gauge("tunegate_blobs_quarantined", "Blobs that rotted and were not sent again.", damaged)
         yield _gauge("tunegate_disk_free_bytes", "Free bytes where the home lies.", free)
         try:
-            view = registry.view()
-            applied, versions, jobs = view.applied().seq, view.version_counts(), view.job_counts()
+            applied, versions, jobs = registry.ask(SYSTEM, _counted)
         except TunegateError:
             return
         lag = registry.journal.head.seq - applied
@@ -90,6 +90,11 @@ class _Held(Collector):
         for (kind, state), count in jobs.items():
             queued.add_metric([kind, state], count)
         yield queued
+
+
+def _counted(context: Context) -> tuple[int, dict[str, int], dict[tuple[str, str], int]]:
+    view = context.view
+    return view.applied().seq, view.version_counts(), view.job_counts()
 
 
 def _gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:

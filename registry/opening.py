@@ -59,7 +59,8 @@ def open_registry(home: Home, *, lease_seconds: float = 30.0) -> Opened:
         _tidy(home, blobs)
         catalog = open_catalog(home.catalog, home.staging, blobs, journal)
         try:
-            signer = _current(home, signers, catalog.view())
+            with catalog.explaining():
+                signer = _current(home, signers, catalog.view())
         except BaseException:
             catalog.close()
             raise
@@ -77,10 +78,15 @@ def open_registry(home: Home, *, lease_seconds: float = 30.0) -> Opened:
         approval_days=approval_days,
         home=home,
     )
-    if first_start:
-        _begin(registry, home, signer, draw_secret)
-    report_quarantined(registry)
-    write_durably(home.public_keys, msgspec.json.encode(keys.key_set(registry.view(), signer)), mode=0o644)
+    try:
+        if first_start:
+            _begin(registry, home, signer, draw_secret)
+        report_quarantined(registry)
+        found = registry.ask(SYSTEM, lambda context: keys.key_set(context.view, signer))
+        write_durably(home.public_keys, msgspec.json.encode(found), mode=0o644)
+    except BaseException:
+        registry.close()
+        raise
     return Opened(registry, first_start)
 
 
@@ -120,10 +126,10 @@ def rotate_key(home: Home) -> KeySet:
     registry = Registry(journal=journal, catalog=catalog, blobs=blobs, signer=fresh, draw_secret=draw_secret)
     try:
         write_durably(home.next_key, fresh.to_pem())
-        before = keys.current_key(registry.view())
+        before = registry.ask(SYSTEM, lambda context: keys.current_key(context.view))
         replaced = _kept_public(home, before.id) if before else None
         registry.execute(_operator(), partial(keys.rotate, fresh=fresh.public, previous_public=replaced))
-        found = keys.key_set(registry.view(), fresh)
+        found = registry.ask(SYSTEM, lambda context: keys.key_set(context.view, fresh))
         _take_over(home)
         write_durably(home.public_keys, msgspec.json.encode(found), mode=0o644)
         return found

@@ -10,7 +10,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
@@ -136,22 +136,25 @@ class Registry:
         """Answer a question about the committed state, the same state for all that it looks at."""
         now = self._clock()
         self._require_trust()
-        with self._catalog.snapshot() as view:
+        with self._explaining(), self._catalog.snapshot() as view:
             return question(Context(view, principal, _stamp(now), now, self._services))
 
     def glance(self, principal: Principal, question: Callable[[Context], T]) -> T:
         """As `ask`, mostly from memory, for what needs no single state: a look ahead that a command checks again."""
         now = self._clock()
         self._require_trust()
-        return question(Context(self._catalog.glance(), principal, _stamp(now), now, self._services))
+        with self._explaining():
+            return question(Context(self._catalog.glance(), principal, _stamp(now), now, self._services))
 
     def authenticate(self, token: str) -> Principal:
         """The principal of a token's text; Unauthenticated says what is wrong with it."""
         seq = self.changes.visible
         view = self.view()
         now = self._clock()
-        principal = authenticate(view, token, now)
-        if principal.token and (stored := view.token(principal.token)):
+        with self._explaining():
+            principal = authenticate(view, token, now)
+            stored = view.token(principal.token) if principal.token else None
+        if stored:
             self._note_use(stored.id, now)
             subject = token_subject(stored.id)
             self._tokens.put(sha256_hex(token.encode()), (stored, principal), subject=subject, seq=seq)
@@ -259,7 +262,7 @@ class Registry:
         appended = False
         answers: list[Answer | TunegateError] = []
         try:
-            with self._catalog.transaction() as view:
+            with self._catalog.explaining(), self._catalog.transaction() as view:
                 head, entries = self._journal.head, []
                 for task in group:
                     entry, answer = self._decide(view, task, head)
@@ -278,14 +281,15 @@ class Registry:
                     appended = True
                     self.changes.begin(entries)
             self.changes.end(head.seq)
-        except duckdb.Error as error:
+        except StorageDamaged as error:
+            self._damage = str(error)
+            if not appended:
+                raise
+        except Exception as error:
             if not appended:
                 raise
             # The journal has it, so it is accepted; the catalog folds it at the next start.
             self._damage = f"the catalog failed after the journal accepted: {error}; restart the service"
-        except StorageDamaged as error:
-            self._damage = str(error)
-            raise
         return answers
 
     def _append(self, entries: Sequence[Entry]) -> None:
@@ -325,6 +329,18 @@ class Registry:
             self._damage = f"the catalog failed: {error}; restart the service"
             return StorageDamaged(self._damage)
         return error
+
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """What an error of the database means to whoever asked."""
+        try:
+            with self._catalog.explaining():
+                yield
+        except StorageDamaged as error:
+            self._damage = str(error)
+            raise
+        except duckdb.Error as error:
+            raise self._explained(error) from error
 
 
 def request_digest(method: str, path: str, body: bytes) -> str:

@@ -10,8 +10,10 @@ from pathlib import Path
 from registry.api.app import create_app
 from registry.api.server import Server
 from registry.backup import back_up, restore
+from registry.commands.context import Context
 from registry.errors import StorageDamaged
 from registry.opening import open_registry, rebuild
+from registry.registry import SYSTEM
 from registry.settings import Home
 
 Work = Callable[[Path, Connection], None]
@@ -44,10 +46,17 @@ def digest_of_tables(root: Path, pipe: Connection) -> None:
     except StorageDamaged as refused:
         pipe.send(str(refused))
         return
-    db = registry.view()._db
-    names = [row[0] for row in db.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()]
-    rows = [(name, sorted(db.execute(f"SELECT * FROM {name}").fetchall(), key=repr)) for name in names]
-    pipe.send(hashlib.sha256(repr(rows).encode()).hexdigest())
+
+    def digest(context: Context) -> str:
+        db = context.view._db
+        names = [row[0] for row in db.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()]
+        rows = [(name, sorted(db.execute(f"SELECT * FROM {name}").fetchall(), key=repr)) for name in names]
+        return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+    try:
+        pipe.send(registry.ask(SYSTEM, digest))
+    except StorageDamaged as refused:
+        pipe.send(str(refused))
     os._exit(0)
 
 

@@ -78,7 +78,8 @@ async def run(
     """Run a command; its Idempotency-Key, if any, is remembered with the answer."""
     registry: Registry = request.app.state.registry
     repeat = None
-    if key := request.headers.get("Idempotency-Key"):
+    # A GET that issues something is repeatable by itself, and its answer shows what the journal must never hold.
+    if request.method != "GET" and (key := request.headers.get("Idempotency-Key")):
         repeat = Repeat(key, request_digest(request.method, str(request.url.path), await request.body()))
     future = asyncio.wrap_future(registry.submit(principal_of(request), command, repeat))
     try:

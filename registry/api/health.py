@@ -10,7 +10,7 @@ from registry.api.door import OPEN, AnyRequest, bearer, in_thread
 from registry.errors import StorageDamaged, Unavailable
 from registry.metrics import CONTENT_TYPE, Metrics
 from registry.records import Role
-from registry.registry import Registry
+from registry.registry import SYSTEM, Registry
 
 _METRICS_READERS = frozenset({Role.ADMIN, Role.AUDITOR})
 
@@ -32,7 +32,7 @@ class Health(Controller):
             raise StorageDamaged(registry.damage)
         if registry.draining:
             raise Unavailable("the registry is about to stop; ask another replica, or again in a moment")
-        applied = await in_thread(request, lambda: registry.view().applied().seq)
+        applied = await in_thread(request, lambda: registry.ask(SYSTEM, lambda context: context.view.applied().seq))
         return {"status": "ready", "applied": applied}
 
     @get("/metrics", opt=OPEN, include_in_schema=False)

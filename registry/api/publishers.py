@@ -18,6 +18,9 @@ from registry.records import AddPublisher, Jwk, MintToken, PublisherInfo, Role
 from registry.registry import SYSTEM, Registry
 from registry.storage.views import StoredPublisher
 
+# A CI's token has some 2 KiB.
+_MINT_BYTES = 32 * 1024
+
 
 class Publishers(Controller):
     """Added by admins; whoever holds a CI's token with the right claims exchanges it."""
@@ -39,7 +42,8 @@ class Publishers(Controller):
         """Its tokens end with it."""
         return await run(request, partial(publishers.remove, id_=publisher_id))
 
-    @post("/v1/oidc/mint", opt=OPEN)
+    # Anyone may send one: what is read before it is judged stays small.
+    @post("/v1/oidc/mint", opt=OPEN, request_max_body_size=_MINT_BYTES)
     async def mint(self, request: AnyRequest, data: JSONBody[MintToken]) -> Response[Any]:
         """A token of 15 minutes for a CI's own token, which is what says who asks. Each is exchanged once."""
         visitors: Visitors = request.app.state.visitors

@@ -70,10 +70,15 @@ def pull_command(
     with connected() as client:
 
         def check(directory: Path, resolved: Resolved) -> None:
+            asked = parse_reference(ref)
             if resolved.attestation is None and trusted is None:
-                return
+                # A version that is not approved has none; what an alias names always has one.
+                if asked.alias is None:
+                    return
+                errors.print(f"[bold red]refused[/]: {escape(ref)} came without its approval, and nothing was kept")
+                leave(NO_GO)
             keys = trusted if trusted is not None else parse_keys(key_file(client.keys()), options().url)
-            _check_pulled(directory, keys, parse_reference(ref), state)
+            _check_pulled(directory, keys, asked, state)
 
         resolved = pull(client, ref, target, lambda line: console().print(f"  {line}", style="dim"), check)
     signed = "with its approval" if resolved.attestation else "without an approval: it is not approved"

@@ -8,7 +8,7 @@ import msgspec
 from registry.attestation import Signer
 from registry.commands.context import Context, Outcome
 from registry.dsse import key_id
-from registry.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
+from registry.errors import AlreadyExists, Conflict, Forbidden, InvalidRequest, NotFound
 from registry.events import KeyAdded, KeyRevoked, KeyRotated
 from registry.keyring import GATE, checksum
 from registry.records import AddKey, KeySet, PublicKey, Revoke, Role
@@ -31,6 +31,7 @@ def current_key(view: View) -> StoredKey | None:
 
 def add(context: Context, request: AddKey) -> Outcome:
     """Let a person's key sign in a role. The same key for the same person again changes nothing."""
+    _require_no_scope(context)
     public = _raw(request.public)
     id_ = key_id(public)
     if existing := context.view.signing_key(id_):
@@ -57,6 +58,7 @@ def add(context: Context, request: AddKey) -> Outcome:
 
 def revoke(context: Context, id_: str, request: Revoke) -> Outcome:
     """Believe nothing any more that a key signed. The gate's present key is replaced first: something must sign."""
+    _require_no_scope(context)
     key = context.view.signing_key(id_)
     if key is None:
         raise NotFound(f"key {id_!r} does not exist here; `tunegate keys` lists all")
@@ -68,6 +70,13 @@ def revoke(context: Context, id_: str, request: Revoke) -> Outcome:
         )
     revoked = _described(key._replace(revoked_at=context.now, revoked_reason=request.reason), context.services.signer)
     return Outcome(revoked, [KeyRevoked(id=id_, reason=request.reason)])
+
+
+def _require_no_scope(context: Context) -> None:
+    if context.principal.scope is not None:
+        raise Forbidden(
+            f"keys sign for every adapter, not only for {context.principal.scope!r}; ask an admin without a scope"
+        )
 
 
 def rotate(context: Context, fresh: PublicKey, previous_public: str | None) -> Outcome:

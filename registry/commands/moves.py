@@ -112,10 +112,21 @@ def _is_outdated(context: Context, stored: StoredVersion, envelope: Envelope) ->
     claim = _claim(envelope)
     if set(claim.roles) != set(_signing_roles(context.view, stored)):
         return True
+    if _came_before_its_signers(context.view, claim):
+        return True
     revoked = {key.id for key in context.view.signing_keys() if key.revoked_at is not None}
     if any(signature.keyid in revoked for signature in envelope.signatures):
         return True
     return claim.expires is not None and context.time - claim.issued > (claim.expires - claim.issued) / 2
+
+
+def _came_before_its_signers(view: View, claim: Claim) -> bool:
+    """Whether all keys that could sign beside the gate were added later: to them it was never shown in time."""
+    if RELEASE_MANAGER not in claim.roles:
+        return False
+    held = [key for key in view.signing_keys() if RELEASE_MANAGER in key.roles and key.revoked_at is None]
+    since = [moment(key.valid_from) for key in held]
+    return bool(since) and min(since) > claim.issued
 
 
 def _claim(envelope: Envelope) -> Claim:

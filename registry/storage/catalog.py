@@ -5,25 +5,27 @@ too: a catalog that is ahead of the journal proves that the journal lost its tai
 """
 
 import contextlib
+import logging
 import os
-import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import duckdb
 
-from registry.errors import EvidenceRefused, StorageDamaged, TunegateError
+from registry.errors import BlobDamaged, EvidenceRefused, NotFound, StorageDamaged, StorageFull, TunegateError
 from registry.events import Entry
 from registry.records import ItemRow
 from registry.storage.blobs import LocalBlobs
+from registry.storage.files import write_durably
 from registry.storage.fold import Target, fold_entry
 from registry.storage.journal import Journal
-from registry.storage.rows import ITEM_TYPES, quoted, rows_of, source_of
+from registry.storage.rows import ITEM_TYPES, quoted, read_rows, source_of
 from registry.storage.views import View
 from registry.storage.writer import GlanceView, WriterView
 
 SCHEMA_VERSION = 4
+_log = logging.getLogger("tunegate")
 _FOLD_BATCH = 500
 _MAX_ROWS_BYTES = 256 * 1024**2
 
@@ -37,7 +39,7 @@ class Catalog:
             raise StorageDamaged(
                 f"duckdb {duckdb.__version__} is installed; tunegate needs 2.x: pip install 'duckdb>=2,<3'"
             )
-        self._staging, self._blobs = staging, blobs
+        self._path, self._staging, self._blobs = path, staging, blobs
         staging.mkdir(parents=True, exist_ok=True)
         self._connection = duckdb.connect(
             str(path) if path else ":memory:",
@@ -53,6 +55,7 @@ class Catalog:
         self._connection.execute(f"SET allowed_directories = [{quoted(str(staging.resolve()))}]")
         self._connection.execute("SET enable_external_access = false")
         self._connection.execute("SET lock_configuration = true")
+        self._recovering = False
         self._readers = threading.local()
         self._writer = WriterView(self._connection)
 
@@ -84,13 +87,24 @@ class Catalog:
         self._writer.rows.write_out()
 
     def load_items(self, sha256: str, adapter: str, number: int) -> None:
-        """Copy the rows of a Parquet blob into `items`; raises EvidenceRefused if they cannot be."""
+        """Copy the rows of a Parquet blob into `items`; raises EvidenceRefused if they cannot be.
+
+        While the journal is folded anew, rows that are gone or rotten are left out and told: evidence and verdict stand
+        in the journal, and one lost file must not keep everything else from being served.
+        """
+        if self._recovering and not self._is_whole(sha256):
+            _log.error("the per-item rows of %s/%d, sha256:%s, are gone or damaged", adapter, number, sha256)
+            return
         columns = ", ".join(ITEM_TYPES)
-        with self._staged(self._connection, sha256) as source:
-            self._writer.rows.execute(
-                f"INSERT INTO items (adapter, number, {columns}) SELECT ?, ?, {columns} FROM {source}",
-                [adapter, number],
-            )
+        with self._staged(sha256) as path:
+            source = source_of(self._connection, path)
+            try:
+                self._writer.rows.execute(
+                    f"INSERT INTO items (adapter, number, {columns}) SELECT ?, ?, {columns} FROM {source}",
+                    [adapter, number],
+                )
+            except duckdb.ConstraintException as error:
+                raise EvidenceRefused(f"the per-item rows break a rule: {error}") from None
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -120,27 +134,49 @@ class Catalog:
             cursor = self._readers.cursor = self._connection.cursor()
         return cursor
 
+    def _is_whole(self, sha256: str) -> bool:
+        try:
+            self._blobs.check(sha256)
+        except (NotFound, BlobDamaged):
+            return False
+        return True
+
     def read_rows(self, sha256: str) -> list[ItemRow]:
-        """The rows of a Parquet blob of per-item results; raises EvidenceRefused if it is not one."""
-        cursor = self._cursor()
-        with self._staged(cursor, sha256) as source:
-            return rows_of(cursor, source)
+        """The rows of a Parquet blob of per-item results; raises EvidenceRefused if it is not one.
+
+        Never by this database: there are files at which DuckDB gives up whatever database reads them.
+        """
+        with self._staged(sha256) as path:
+            return read_rows(path)
 
     @contextlib.contextmanager
-    def _staged(self, db: duckdb.DuckDBPyConnection, sha256: str) -> Iterator[str]:
-        """A FROM clause over a checked copy: DuckDB may write where it may read, so it never sees the blob itself."""
+    def _staged(self, sha256: str) -> Iterator[Path]:
+        """A checked copy of a blob: DuckDB may write where it may read, so it never sees the blob itself."""
         if self._blobs.size(sha256) > _MAX_ROWS_BYTES:
             raise EvidenceRefused(f"the per-item rows have more than {_MAX_ROWS_BYTES} bytes")
         staged = self._staging / f"{sha256}.{threading.get_ident()}.parquet"
-        shutil.copyfile(self._blobs.path(sha256), staged)
+        staged.write_bytes(self._blobs.read(sha256, most_bytes=_MAX_ROWS_BYTES))
         try:
-            yield source_of(db, staged)
-        except duckdb.ConstraintException as error:
-            raise EvidenceRefused(f"the per-item rows break a rule: {error}") from None
-        except (duckdb.InvalidInputException, duckdb.IOException) as error:
-            raise EvidenceRefused(f"the per-item rows are not a Parquet file: {str(error)[:200]}") from None
+            yield staged
         finally:
             staged.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Damage that a question meets: StorageDamaged, and this catalog is built anew at the next start.
+
+        A block is only checked when it is read, so this may come long after the start.
+        """
+        try:
+            yield
+        except duckdb.Error as error:
+            if not _is_corrupt(error):
+                raise
+            if self._path:
+                write_durably(_distrusted(self._path), b"")
+            raise StorageDamaged(
+                "the catalog is damaged; restart the service, which builds it anew from the journal"
+            ) from error
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -150,6 +186,13 @@ class Catalog:
 
     def catch_up(self, journal: Journal) -> None:
         """Fold what the journal has beyond this catalog."""
+        self._recovering = True
+        try:
+            self._fold(journal)
+        finally:
+            self._recovering = False
+
+    def _fold(self, journal: Journal) -> None:
         for batch in _batches(journal, self.view().applied().seq):
             try:
                 self._apply_all(batch)
@@ -169,9 +212,18 @@ class Catalog:
             except (duckdb.Error, TunegateError) as error:
                 raise StorageDamaged(f"journal entry {entry.seq} cannot be folded: {error}") from error
 
-    def close(self) -> None:
-        with contextlib.suppress(duckdb.Error):
+    def checkpoint(self) -> None:
+        """Write everything into the main file. Raises StorageDamaged, or StorageFull, where that fails."""
+        try:
             self._connection.execute("CHECKPOINT")
+        except duckdb.Error as error:
+            if "No space left" in str(error):
+                raise StorageFull("no space left for the catalog; free some and start again") from None
+            raise StorageDamaged(f"the catalog could not be written: {error}; start again") from None
+
+    def close(self) -> None:
+        with contextlib.suppress(StorageFull, StorageDamaged):
+            self.checkpoint()
         self._connection.close()
 
 
@@ -180,6 +232,8 @@ def open_catalog(path: Path, staging: Path, blobs: LocalBlobs, journal: Journal)
 
     Raises StorageDamaged if the catalog knows entries that the journal does not have: then evidence was lost.
     """
+    if path.exists() and _distrusted(path).exists():
+        _set_aside(path)
     catalog = _open_existing(path, staging, blobs) if path.exists() else None
     if catalog is None:
         return rebuild_catalog(path, staging, blobs, journal)
@@ -191,8 +245,20 @@ def open_catalog(path: Path, staging: Path, blobs: LocalBlobs, journal: Journal)
             f"{journal.head.seq} ({journal.head.hash[:12]}…), does not have it: it lost its tail or is another one. "
             "Restore the newer journal, or accept the loss with `tunegate rebuild --accept-loss`"
         )
-    catalog.catch_up(journal)
+    try:
+        catalog.catch_up(journal)
+    except StorageDamaged as error:
+        catalog.close()
+        if not _is_corrupt(error.__cause__):
+            raise
+        _set_aside(path)
+        return rebuild_catalog(path, staging, blobs, journal)
     return catalog
+
+
+def _is_corrupt(error: BaseException | None) -> bool:
+    """Whether DuckDB says that its own file is damaged; it has no class for that."""
+    return isinstance(error, duckdb.Error) and "Corrupt" in str(error)
 
 
 def rebuild_catalog(path: Path, staging: Path, blobs: LocalBlobs, journal: Journal) -> Catalog:
@@ -204,10 +270,12 @@ def rebuild_catalog(path: Path, staging: Path, blobs: LocalBlobs, journal: Journ
     try:
         catalog.create_schema()
         catalog.catch_up(journal)
+        catalog.checkpoint()
     finally:
         catalog.close()
     _wal(path).unlink(missing_ok=True)
     os.replace(fresh, path)
+    _distrusted(path).unlink(missing_ok=True)
     return Catalog(path, staging, blobs)
 
 
@@ -252,6 +320,10 @@ def _set_aside(path: Path) -> None:
     for file in (path, _wal(path)):
         if file.exists():
             os.replace(file, file.with_name(f"{file.name}.damaged"))
+
+
+def _distrusted(path: Path) -> Path:
+    return path.with_name(f"{path.name}.distrusted")
 
 
 def _wal(path: Path) -> Path:

@@ -192,8 +192,6 @@ class Receipt(NamedTuple):
 
 
 class Result(Protocol):
-    def fetchone(self) -> tuple[Any, ...] | None: ...
-
     def fetchall(self) -> list[tuple[Any, ...]]: ...
 
 
@@ -598,7 +596,9 @@ class View:
     # -- shared ------------------------------------------------------------------------------------------------
 
     def _one(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
-        return self._db.execute(sql, list(values)).fetchone()
+        # Fetched whole: an open result keeps its transaction, and DuckDB does not checkpoint beside one (2.0.0).
+        rows = self._all(sql, *values)
+        return rows[0] if rows else None
 
     def _all(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         return self._db.execute(sql, list(values)).fetchall()

@@ -44,9 +44,6 @@ class Found(NamedTuple):
 
     rows: list[tuple[Any, ...]]
 
-    def fetchone(self) -> tuple[Any, ...] | None:
-        return self.rows[0] if self.rows else None
-
     def fetchall(self) -> list[tuple[Any, ...]]:
         return list(self.rows)
 
@@ -100,10 +97,10 @@ class WorkingSet:
         shape = self._table(table)
         where = " AND ".join(f"{column} = ?" for column in shape.key)
         columns = ", ".join(shape.columns)
-        found = self._db.execute(f"SELECT {columns} FROM {table} WHERE {where}", list(key)).fetchone()
-        if found is None:
+        found = self._db.execute(f"SELECT {columns} FROM {table} WHERE {where}", list(key)).fetchall()
+        if not found:
             return None
-        return {**dict(zip(shape.columns, found, strict=True)), **self._updates.get(table, {}).get(key, {})}
+        return {**dict(zip(shape.columns, found[0], strict=True)), **self._updates.get(table, {}).get(key, {})}
 
     def all_remembered(self, table: str) -> dict[Key, Row | None]:
         return dict(self._rows.get(table, {}))
@@ -258,11 +255,10 @@ class WorkingSet:
                 "SELECT constraint_column_names FROM duckdb_constraints() "
                 "WHERE table_name = ? AND constraint_type = 'PRIMARY KEY'",
                 [name],
-            ).fetchone()
-            assert keys is not None
+            ).fetchall()
             # Read as JSON, a document would come back with its numbers written anew.
             types = {column: "VARCHAR" if kind == "JSON" else kind for column, kind in columns}
-            self._tables[name] = Table(types, tuple(keys[0]))
+            self._tables[name] = Table(types, tuple(keys[0][0]))
         return self._tables[name]
 
     def _tables_in(self, sql: str) -> list[str]:

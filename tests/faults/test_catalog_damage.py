@@ -37,10 +37,15 @@ def log_of(home: Home) -> Path:
 
 
 def opened(home: Home) -> str:
-    with forked(digest_of_tables, home) as process:
-        process.go()
-        found: str = process.said()
-        return found
+    """What the catalog holds, or why it refuses. A service that ends because of damage is started once more."""
+    found = ""
+    for _ in range(2):
+        with forked(digest_of_tables, home) as process:
+            process.go()
+            found = process.said()
+        if "builds it anew" not in found:
+            break
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +60,7 @@ def flips(size: int, n: int, seed: int) -> list[tuple[int, int]]:
     return [(i * 7 if i < 4 else chance.randrange(size), 1 << chance.randrange(8)) for i in range(n)]
 
 
-# A block is only checked when it is read: damage in one that the start does not read shows later, as a failed question.
-SHOWS_LATE = pytest.mark.xfail(strict=True, reason="damage that a question meets after the start is not repaired yet")
-
-
-@pytest.mark.parametrize(("file"), [pytest.param("catalog.duckdb", marks=SHOWS_LATE), "catalog.duckdb.wal"])
+@pytest.mark.parametrize("file", ["catalog.duckdb", "catalog.duckdb.wal"])
 def test_a_flipped_bit_is_repaired_from_the_journal(home: Home, truth: str, tmp_path: Path, file: str) -> None:
     size = (home.root / file).stat().st_size
     for number, (offset, bit) in enumerate(flips(size, amount(40, 1500), seed=len(file))):

@@ -323,7 +323,6 @@ def test_mutated_rows_are_read_or_refused_in_words(tmp_path_factory: pytest.Temp
         assert "/" not in str(refused), "no path of ours"
 
 
-@pytest.mark.xfail(strict=True, reason="the catalog's own database reads the rows, and is dead afterwards")
 def test_rows_at_which_duckdb_gives_up_are_refused_and_the_catalog_lives_on(catalog: Catalog) -> None:
     with duckdb.connect() as other, pytest.raises(duckdb.InternalException):
         path = catalog._staging / "fatal.parquet"

@@ -128,3 +128,14 @@ def test_a_call_that_answers_without_a_body_can_be_remembered(tmp_path: Path) ->
         assert site.http("GET", "/v1/audit/events").status_code == 200
     registry, _ = open_registry(home)
     registry.close()
+
+
+def test_what_a_reviewer_is_shown_never_reaches_the_journal(tmp_path: Path) -> None:
+    with running(Home(tmp_path / "home")) as fresh:
+        fresh.create_adapter()
+        fresh.submit()
+        fresh.evaluate(tmp_path)
+        shown = body(fresh.http("GET", "/v1/review/next", who="reviewer", headers=key("again")))
+        journal = fresh.home.journal.read_text()
+    assert shown["prompt"] and shown["output"] and shown["id"] in journal
+    assert shown["output"] not in journal and shown["prompt"] not in journal

@@ -430,3 +430,8 @@ def test_an_identity_is_kept_as_a_digest_only(site: Site) -> None:
     assert mint(site, fresh(jti=jti)).status_code == 201
     journal = b"".join(line.body for line in site.registry.journal.read())
     assert jti.encode() not in journal and sha256_hex(jti.encode()).encode() not in journal
+
+
+def test_what_anyone_may_send_is_read_only_as_far_as_a_token_can_be_long(site: Site) -> None:
+    refused = httpx.post(f"{site.url}/v1/oidc/mint", json={"token": "x" * 40_000}, timeout=30, verify=False)
+    assert refused.status_code == 413 and refused.headers["Content-Type"] == "application/problem+json"

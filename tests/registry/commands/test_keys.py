@@ -10,7 +10,7 @@ from registry_under_test import ADMIN, CONSUMER, MANAGER, NAME, Bench, bench_in
 
 from registry.attestation import Signer
 from registry.commands import keys, tokens, versions
-from registry.errors import AlreadyExists, Conflict, InvalidRequest, NotFound, StorageDamaged
+from registry.errors import AlreadyExists, Conflict, Forbidden, InvalidRequest, NotFound, StorageDamaged
 from registry.events import RegistryCreated, chain_hash, decode_entry, encode_entry
 from registry.keyring import read_keys
 from registry.opening import open_registry, rebuild, rotate_key
@@ -335,3 +335,13 @@ def test_the_bytes_of_a_lost_first_key_are_not_taken_from_a_wrong_file(home: Hom
     rotate_key(home)
     with bench_in(home.root) as bench:
         assert len(listed(bench).keys) == 1, "only the new key's bytes are known"
+
+
+def test_an_admin_of_one_project_manages_nobody_s_keys(bench: Bench) -> None:
+    added = add(bench)
+    scoped = ADMIN._replace(scope="team-b")
+    with pytest.raises(Forbidden, match="not only for 'team-b'"):
+        bench.run(scoped, keys.revoke, id_=added.id, request=Revoke(reason="mine now"))
+    with pytest.raises(Forbidden, match="not only for 'team-b'"):
+        bench.run(scoped, keys.add, request=AddKey(public=Signer.generate().public.public, person=MANAGER.person))
+    assert [key.revoked_at for key in listed(bench).keys] == [None, None]

@@ -196,9 +196,18 @@ def test_a_revoked_key_and_one_registered_after_the_proposal_do_not_count(bench:
     with pytest.raises(Conflict, match="was not yet valid"):
         countersign(bench, number, who=OTHER, signer=late)
     bench.run(ADMIN, keys.revoke, id_=MINE.public.id, request=Revoke(reason="lost"))
-    with pytest.raises(Conflict, match="was revoked"):
+    with pytest.raises(Conflict, match="propose one with"):
         countersign(bench, number)
     assert named(bench) is None
+
+
+def test_a_proposal_older_than_every_key_that_could_sign_it_is_given_anew(bench: Bench) -> None:
+    number, late = bench.approvable(1), Signer.generate()
+    bench.promote(number)
+    bench.run(ADMIN, keys.revoke, id_=MINE.public.id, request=Revoke(reason="lost"))
+    add_key(bench, late, OTHER.person)
+    bench.promote(number)
+    assert countersign(bench, number, who=OTHER, signer=late).number == number
 
 
 @pytest.mark.parametrize("sig", ["A" * 88, "A" * 86 + "==", "!" * 86 + "=="])

@@ -394,3 +394,37 @@ def test_no_statement_reaches_a_file_outside(bench: Bench, tmp_path: Path) -> No
         with pytest.raises(duckdb.Error):
             db.execute(statement)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "outside.csv"]
+
+
+def test_readers_at_rest_do_not_keep_the_catalog_from_writing_its_log_out(lived: Lived) -> None:
+    """An open result holds its transaction, and DuckDB does not checkpoint beside one: the log would grow for ever."""
+    with bench_in(lived.home.root) as bench:
+        view = bench.registry.view()
+        assert view.applied().seq and view.version("support-bot", 1) and view.tokens()
+        bench.create_adapter("another")
+        bench.registry._catalog.checkpoint()
+
+
+VERSIONS = "SELECT adapter, number, state, evidence_digest FROM versions ORDER BY ALL"
+
+
+@pytest.mark.parametrize("damage", ["rot", "loss"])
+def test_per_item_rows_that_are_gone_keep_nothing_else_from_being_rebuilt(lived: Lived, damage: str) -> None:
+    home = lived.home
+    with bench_in(home.root) as bench:
+        rows = bench.registry.view()._db.execute("SELECT DISTINCT sha256 FROM version_blobs WHERE purpose = 'items'")
+        paths = [bench.registry.blobs.path(sha256) for (sha256,) in rows.fetchall()]
+        before = bench.registry.view()._db.execute(VERSIONS).fetchall()
+        assert paths and before
+    for path in paths:
+        if damage == "loss":
+            path.unlink()
+        else:
+            whole = bytearray(path.read_bytes())
+            whole[len(whole) // 2] ^= 1
+            path.chmod(0o600)
+            path.write_bytes(whole)
+    rebuild(home)
+    with bench_in(home.root) as bench:
+        assert bench.registry.view()._db.execute(VERSIONS).fetchall() == before
+        assert bench.registry.view()._db.execute("SELECT count(*) FROM items").fetchall() == [(0,)]

@@ -124,7 +124,7 @@ def test_number_of_the_last_entry_is_written_with_the_rows(db: duckdb.DuckDBPyCo
     rows = WorkingSet(db)
     for seq in (1, 2):
         rows.applied(seq, f"hash {seq}")
-        assert rows.execute("SELECT seq FROM applied").fetchone() == (seq,)
+        assert rows.execute("SELECT seq FROM applied").fetchall() == [(seq,)]
     rows.applied(3, "hash 3")
     rows.write_out()
     assert db.execute("SELECT * FROM applied").fetchall() == [(3, "hash 3")]
@@ -137,9 +137,9 @@ def test_statement_of_another_kind_sees_every_change_and_is_seen(db: duckdb.Duck
     assert rows.find("shelves", "loft", 1) and len(rows.select("shelves", place="loft")) == 2
     rows.execute("DELETE FROM shelves WHERE number = ?", [1])
     assert rows.find("shelves", "loft", 1) is None and len(rows.select("shelves", place="loft")) == 1
-    assert rows.execute("SELECT count(*) FROM shelves").fetchone() == (1,)
+    assert rows.execute("SELECT count(*) FROM shelves").fetchall() == [(1,)]
     rows.insert("shelves", **shelf("loft", 3))
-    assert rows.execute("SELECT count(*) FROM shelves").fetchone() == (2,)
+    assert rows.execute("SELECT count(*) FROM shelves").fetchall() == [(2,)]
     rows.write_out()
     assert [row[1] for row in stored(db)] == [2, 3]
 
