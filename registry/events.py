@@ -329,6 +329,7 @@ class BlobSent(Event, tag="blob.sent"):
 
     sha256: Sha256
     scope: str
+    size: int = 0
 
 
 AnyEvent = (

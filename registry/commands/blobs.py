@@ -13,7 +13,7 @@ def sent(context: Context, sha256: str) -> Outcome:
     scope = context.principal.scope
     if scope is None or may_know_blob(context.view, context.principal, sha256):
         return Outcome(None, status=204)
-    return Outcome(None, [BlobSent(sha256=sha256, scope=scope)], 204)
+    return Outcome(None, [BlobSent(sha256=sha256, scope=scope, size=context.services.blobs.size(sha256))], 204)
 
 
 def quarantined(context: Context, sha256: str) -> Outcome:

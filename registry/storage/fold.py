@@ -176,7 +176,9 @@ def _(event: BlobQuarantined, to: Target) -> None:
 
 @fold.register
 def _(event: BlobSent, to: Target) -> None:
-    to.db.execute("INSERT INTO sent_blobs VALUES (?, ?) ON CONFLICT DO NOTHING", [event.sha256, event.scope])
+    to.db.execute(
+        "INSERT INTO sent_blobs VALUES (?, ?, ?) ON CONFLICT DO NOTHING", [event.sha256, event.scope, event.size]
+    )
 
 
 @fold.register

@@ -56,6 +56,7 @@ CREATE TABLE minted (
 CREATE TABLE sent_blobs (
     sha256 TEXT NOT NULL,
     scope TEXT NOT NULL,
+    size BIGINT NOT NULL,
     PRIMARY KEY (sha256, scope)
 );
 

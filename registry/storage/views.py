@@ -371,19 +371,24 @@ class View:
         return self.version(reference.adapter, alias.number) if alias else None
 
     def project_bytes(self, project: str, uploading_since: str, without: Sequence[str]) -> int:
-        """Bytes of all versions of a namespace or of an adapter without one, each blob once, some blobs left out.
+        """Bytes of all versions of a namespace or of an adapter without one, and of what was sent in its scopes.
 
+        Each blob counts once; some are left out.
         Versions that are still uploading count only if they were created at or after a time.
         """
         row = self._one(
-            "SELECT sum(size)::BIGINT FROM (SELECT DISTINCT file.sha256, file.size AS size FROM (SELECT unnest("
+            "SELECT sum(size)::BIGINT FROM (SELECT sha256, max(size) AS size FROM ("
+            "SELECT file.sha256, file.size FROM (SELECT unnest("
             """from_json(files, '[{"size": "BIGINT", "sha256": "VARCHAR"}]')) AS file FROM versions """
             "WHERE (adapter = ? OR starts_with(adapter, ? || '/')) AND (state != ? OR created_at >= ?)) "
-            "WHERE NOT list_contains(?, file.sha256))",
+            "UNION ALL SELECT sha256, size FROM sent_blobs WHERE scope = ? OR starts_with(scope, ? || '/')) "
+            "WHERE NOT list_contains(?, sha256) GROUP BY sha256)",
             project,
             project,
             State.UPLOADING,
             uploading_since,
+            project,
+            project,
             list(without),
         )
         return int(row[0] or 0) if row else 0

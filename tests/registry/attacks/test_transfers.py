@@ -368,6 +368,11 @@ def test_a_project_keeps_no_more_than_its_quota(small: Site) -> None:
     assert again.status_code == 200, "the same files need no more room"
 
 
+def test_bytes_that_no_version_names_count_too(small: Site) -> None:
+    sent = [small.http("PUT", path_of(data), "team-ci", content=data) for data in (fresh(1500) for _ in range(4))]
+    assert [answer.status_code for answer in sent] == [201, 201, 413, 413]
+
+
 def entries_of(fill: int) -> list[dict[str, Any]]:
     return [{"path": path, "size": len(data), "sha256": sha(data)} for path, data in make_adapter(fill=fill).items()]
 
