@@ -36,6 +36,11 @@ _LASTING = {
     "project_path": ("project_id", "namespace_id"),
     "namespace_path": ("project_id", "namespace_id"),
 }
+# Issuers that everybody has an account at, with the claims of which one says for good whose token it is.
+_WHOSE = {
+    "https://token.actions.githubusercontent.com": ("repository_id", "repository_owner_id"),
+    "https://gitlab.com": ("project_id", "namespace_id"),
+}
 _CHECKED_ANYWAY = frozenset({"iss", "aud", "exp", "nbf", "iat", "jti"})
 
 
@@ -140,8 +145,8 @@ def check_keys(keys: Sequence[Jwk]) -> list[Jwk]:
     ]
 
 
-def check_required(required: Mapping[str, str]) -> None:
-    """Raises InvalidRequest for claims that are checked anyway, and for names that may change hands."""
+def check_required(required: Mapping[str, str], issuer: str) -> None:
+    """Raises InvalidRequest for claims that are checked anyway, that may change hands, or that say nobody's name."""
     if not required:
         raise InvalidRequest("no claim is required, so everyone with an account at the issuer could submit; name some")
     if idle := sorted(_CHECKED_ANYWAY & required.keys()):
@@ -153,6 +158,9 @@ def check_required(required: Mapping[str, str]) -> None:
             raise InvalidRequest(
                 f"claim {name!r} is a name, which someone else may own one day; require {' or '.join(lasting)} too"
             )
+    whose = _WHOSE.get(issuer.rstrip("/"))
+    if whose and not any(one in required for one in whose):
+        raise InvalidRequest(f"{issuer} gives tokens with these claims to strangers too; require {' or '.join(whose)}")
 
 
 def unusable(key: Jwk) -> str | None:

@@ -1,5 +1,6 @@
 """/v1/publishers: which CI is trusted; /v1/oidc/mint: its tokens exchanged for ours."""
 
+import asyncio
 from functools import partial
 from typing import Any
 
@@ -53,12 +54,10 @@ class Publishers(Controller):
         known = await in_thread(
             request, lambda: registry.ask(SYSTEM, lambda asked: asked.view.publishers(shown.issuer))
         )
-        candidates, failure = [], None
-        for publisher in known:
-            try:
-                candidates.append((publisher, await _keys_of(request, publisher, shown.key_id)))
-            except TunegateError as error:
-                failure = error
+        # Together: one issuer's server that hangs must not hold up those that answer.
+        found = await asyncio.gather(*(_keys_of(request, publisher, shown.key_id) for publisher in known))
+        candidates = [(publisher, keys) for publisher, keys in zip(known, found, strict=True) if isinstance(keys, list)]
+        failure = next((keys for keys in found if isinstance(keys, TunegateError)), None)
         accept = partial(publishers.accept, shown, candidates, registry.now(), data.scope)
         try:
             accepted = await in_thread(request, accept)
@@ -69,8 +68,12 @@ class Publishers(Controller):
         return await run(request, partial(publishers.mint, accepted=accepted))
 
 
-async def _keys_of(request: AnyRequest, publisher: StoredPublisher, key_id: str) -> list[Jwk]:
+async def _keys_of(request: AnyRequest, publisher: StoredPublisher, key_id: str) -> list[Jwk] | TunegateError:
+    """The publisher's keys, or why they could not be fetched."""
     if publisher.jwks_url is None:
         return list(publisher.keys or [])
     key_sets: KeySets = request.app.state.key_sets
-    return list(await key_sets.keys(publisher.jwks_url, key_id))
+    try:
+        return list(await key_sets.keys(publisher.jwks_url, key_id))
+    except TunegateError as error:
+        return error

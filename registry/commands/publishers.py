@@ -48,7 +48,7 @@ def add(context: Context, request: AddPublisher) -> Outcome:
     check_adapter_name(request.scope)
     if not within(context.principal, request.scope):
         raise Forbidden(f"this token is limited to {context.principal.scope!r} and adds publishers for that scope only")
-    check_required(request.claims)
+    check_required(request.claims, request.issuer)
     if (request.keys is None) == (request.jwks_url is None):
         raise InvalidRequest("give either the issuer's keys or the address of its key set (jwks_url)")
     keys = check_keys(request.keys) if request.keys is not None else None
@@ -119,8 +119,7 @@ def accept(
         subject = str(claims.get("sub", ""))[:_MOST_SUBJECT]
         accepted.append(Accepted(publisher.id, publisher.scope, publisher.issuer, subject, identity))
     if len(accepted) > 1:
-        scopes = ", ".join(repr(one.scope) for one in accepted)
-        raise Conflict(f"several publishers accept this token, for {scopes}; say which `scope` is meant")
+        raise Conflict("several publishers accept this token; say with `scope` which adapter or namespace is meant")
     if not accepted:
         raise refusals[-1]
     return accepted[0]

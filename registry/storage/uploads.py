@@ -18,6 +18,31 @@ from registry.storage.files import guarded, start_writeback, sync_directory, wri
 _CHUNK_BYTES = 1024 * 1024
 # Written back while more arrives, so that the fsync at the end has little left to do.
 _WRITEBACK_BYTES = 16 * 1024 * 1024
+_REMEMBERED_PARTS = 1000
+
+
+class _Paused:
+    """How far paused parts were hashed, by what identifies an unchanged file.
+
+    Otherwise each small piece of a large upload would cost a hash of all before it. A restart forgets it.
+    """
+
+    def __init__(self) -> None:
+        self._hashes: dict[tuple[int, ...], hashlib._Hash] = {}
+        self._lock = threading.Lock()
+
+    def put(self, fd: int, digest: "hashlib._Hash") -> None:
+        with self._lock:
+            if len(self._hashes) >= _REMEMBERED_PARTS:
+                self._hashes.pop(next(iter(self._hashes)))
+            self._hashes[_identity(fd)] = digest
+
+    def take(self, fd: int) -> "hashlib._Hash | None":
+        with self._lock:
+            return self._hashes.pop(_identity(fd), None)
+
+
+_paused = _Paused()
 
 
 class Upload:
@@ -44,9 +69,13 @@ class Upload:
         self._fd = _lock_part(part, sha256)
         self._open = True
         try:
+            known = _paused.take(self._fd) if os.fstat(self._fd).st_size == offset else None
             os.ftruncate(self._fd, offset)
-            for chunk in _chunks(self._fd, offset):
-                self._hash.update(chunk)
+            if known is not None:
+                self._hash = known
+            else:
+                for chunk in _chunks(self._fd, offset):
+                    self._hash.update(chunk)
             os.lseek(self._fd, offset, os.SEEK_SET)
         except BaseException:
             self._close()
@@ -102,10 +131,11 @@ class Upload:
     def pause(self) -> None:
         """Keep what arrived so that the upload can be continued; nothing to do after `finish` or `abort`."""
         with self._busy:
-            if self._size:
-                self._close()
-            else:
+            if not self._size:
                 self.abort()
+            elif self._open:
+                _paused.put(self._fd, self._hash)
+                self._close()
 
     def abort(self) -> None:
         """Keep nothing."""
@@ -182,6 +212,11 @@ def _is_at(path: Path, fd: int) -> bool:
         return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(fd))
     except FileNotFoundError:
         return False
+
+
+def _identity(fd: int) -> tuple[int, ...]:
+    stat = os.fstat(fd)
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _chunks(fd: int, size: int) -> Iterator[bytes]:

@@ -256,7 +256,7 @@ def test_two_tokens_never_share_an_identity() -> None:
 )
 def test_claims_that_do_not_bind_are_refused(required: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest):
-        check_required(required)
+        check_required(required, "https://ci.example")
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_claims_that_do_not_bind_are_refused(required: dict[str, str]) -> None:
     ],
 )
 def test_claims_that_bind_are_accepted(required: dict[str, str]) -> None:
-    check_required(required)
+    check_required(required, "https://ci.example")
 
 
 def changed(key: Jwk, **fields: Any) -> Jwk:
@@ -300,3 +300,19 @@ def test_keys_that_can_never_verify_are_named(issuer: Issuer) -> None:
     with pytest.raises(InvalidRequest, match="same kid"):
         check_keys([good, good])
     assert check_keys([changed(good, use="sig", alg=issuer.algorithm)])
+
+
+@pytest.mark.parametrize(
+    ("issuer", "vague", "enough"),
+    [
+        ("https://token.actions.githubusercontent.com", {"ref": "refs/heads/main"}, {"repository_owner_id": "1"}),
+        ("https://token.actions.githubusercontent.com/", {"sub": "repo:acme/bots:ref:main"}, {"repository_id": "2"}),
+        ("https://gitlab.com", {"ref_protected": "true"}, {"project_id": "3"}),
+    ],
+)
+def test_claims_that_are_true_of_strangers_are_not_enough(
+    issuer: str, vague: dict[str, str], enough: dict[str, str]
+) -> None:
+    with pytest.raises(InvalidRequest, match="strangers"):
+        check_required(vague, issuer)
+    check_required({**vague, **enough}, issuer)

@@ -28,6 +28,7 @@ from registry.errors import (
     TunegateError,
 )
 from registry.settings import Limits
+from registry.storage import uploads
 from registry.storage.blobs import CHUNK_BYTES, LocalBlobs
 from registry.storage.uploads import Upload
 
@@ -349,6 +350,27 @@ def test_continued_upload_with_a_bad_beginning_keeps_nothing(blobs: LocalBlobs) 
     with pytest.raises(DigestMismatch):
         upload.finish()
     assert list(files(blobs)) == []
+
+
+def test_a_kept_part_is_hashed_again_only_if_its_file_changed(
+    blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again: list[int] = []
+    whole = uploads._chunks
+    monkeypatch.setattr(uploads, "_chunks", lambda fd, size: (again.append(size), whole(fd, size))[1])
+    digest = sha(DATA)
+    for start in range(0, 5000, 1000):
+        upload = blobs.upload(digest, total=len(DATA), offset=start)
+        upload.write(DATA[start : start + 1000])
+        upload.pause()
+    assert again == [0]
+    [part] = files(blobs)
+    os.utime(part, ns=(0, 0))
+    upload = blobs.upload(digest, total=len(DATA), offset=5000)
+    assert again == [0, 5000]
+    upload.write(DATA[5000:])
+    upload.finish()
+    assert blobs.read(digest) == DATA
 
 
 def test_starting_over_replaces_the_kept_part(blobs: LocalBlobs) -> None:
