@@ -11,7 +11,7 @@ from factories import make_adapter, make_config, make_suite, make_tensors, make_
 from fake_engine import ByteRenderer, FakeEngine
 from fake_server import running_server
 from site_under_test import SMALL_REVIEW, Site
-from worker_lab import SILENT, Lab, knows
+from worker_lab import SILENT, Lab, believe_numbers, knows
 
 from evaluator import desk as desks
 from evaluator import worker
@@ -239,11 +239,6 @@ def test_what_the_suite_allows_to_be_cut_off_passes(lab: Lab) -> None:
 
 
 # -- refused before any engine gets its settings --------------------------------------------------------------------
-
-
-def believe_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A registry that does not look through the numbers itself, as older ones did not."""
-    monkeypatch.setattr("registry.commands.versions.check_weights", lambda *_: iter(()))
 
 
 def trained_on(base: dict[str, list[int]]) -> dict[str, bytes]:

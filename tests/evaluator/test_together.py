@@ -10,7 +10,7 @@ import pytest
 from factories import make_adapter, make_config, make_tensors, make_weights
 from fake_engine import ByteRenderer, FakeEngine, Faults
 from site_under_test import Site
-from worker_lab import SILENT, Lab
+from worker_lab import SILENT, Lab, believe_numbers
 
 from evaluator import desk as desks
 from evaluator import worker
@@ -160,7 +160,10 @@ def test_candidates_whose_rows_are_mixed_up_are_not_believed(lab: Lab) -> None:
         assert [one.name for one in evidence.canaries if not one.passed] == ["base_beside_adapter"]
 
 
-def test_a_job_whose_adapter_is_broken_is_told_before_any_engine_runs_and_the_other_is_done(lab: Lab) -> None:
+def test_a_job_whose_adapter_is_broken_is_told_before_any_engine_runs_and_the_other_is_done(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    believe_numbers(monkeypatch)
     broken, good = lab.submit(files=make_adapter(fill=255)), lab.submit(fill=1)
     jobs = [lab.claim(), lab.claim()]
     desk = lab.desk()

@@ -149,7 +149,7 @@ def test_a_revoked_version_is_not_go_any_more(tunegate: Run, tmp_path: Path) -> 
         assert tunegate(*command, "revoked-bot/1").code == NO_GO
     directory = write(tmp_path / "adapter", make_adapter(fill=7))
     again = tunegate("push", directory, "--adapter", "revoked-bot", "--wait", "--timeout", "0", "--json", who="ci")
-    assert (again.code, again.json["verdict"]) == (NO_GO, "no_go")
+    check_message(again, "revoked-bot/1", "revoked for good", "train or mend it")
     assert tunegate("pull", "revoked-bot/1", "--to", tmp_path / "none").code == UNKNOWN
 
 
