@@ -28,7 +28,7 @@ from registry.bases import describe_base
 from registry.errors import InvalidRequest, TunegateError
 from registry.gate.curtail import accuracy_is_lost, forgetting_is_lost
 from registry.gate.summary import Sections, summarise
-from registry.inspection import ACCEPTED_FILES
+from registry.inspection.adapter import ACCEPTED_FILES
 from registry.names import check_hex, digest_of
 from registry.records import (
     AdapterInfo,
@@ -375,7 +375,7 @@ class Client:
             after = page[-1].seq
 
     def checkpoint(self) -> str:
-        """A signed note of how far the journal is and of what is in it; `registry.checkpoint` reads it."""
+        """A signed note of how far the journal is and of what is in it; `registry.audit.checkpoint` reads it."""
         return self._exchange("GET", "/v1/audit/checkpoint").text
 
     def inclusion(self, seq: int, size: int) -> InclusionProof:

@@ -14,10 +14,10 @@ import msgspec
 
 from registry import settings
 from registry.access import Principal, new_secret
-from registry.attestation import Signer
+from registry.approval.attestation import Signer
+from registry.approval.dsse import key_id
 from registry.commands import keys
 from registry.commands.context import Context, Outcome
-from registry.dsse import key_id
 from registry.errors import InvalidRequest, StorageDamaged
 from registry.events import AnyEvent, RegistryCreated, TokenCreated
 from registry.names import sha256_hex

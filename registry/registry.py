@@ -19,7 +19,7 @@ import duckdb
 import msgspec
 
 from registry.access import Principal, authenticate, check_token
-from registry.attestation import Signer
+from registry.approval.attestation import Signer
 from registry.commands.context import Command, Context, Outcome, Services
 from registry.commands.leases import Leases
 from registry.errors import (

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from registry.approval.verification import ATTESTATION_FILE, FRESHNESS_FILE
 from registry.client import Client, Unreachable, describe_file
 from registry.errors import InvalidRequest
-from registry.inspection import ACCEPTED_FILES, REQUIRED_FILES
+from registry.inspection.adapter import ACCEPTED_FILES, REQUIRED_FILES
 from registry.names import parse_reference
 from registry.records import (
     RegisterSuite,
@@ -20,7 +21,6 @@ from registry.records import (
     manifest_digest,
 )
 from registry.suites import SUITE_FILES, read_suite
-from registry.verification import ATTESTATION_FILE, FRESHNESS_FILE
 
 
 class Training(NamedTuple):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from registry.api.app import create_app
 from registry.api.server import Server
-from registry.backup import back_up, restore
 from registry.commands.context import Context
 from registry.errors import StorageDamaged
 from registry.opening import open_registry, rebuild
+from registry.operations.backup import back_up, restore
 from registry.registry import SYSTEM
 from registry.settings import Home
 

@@ -14,18 +14,18 @@ PUBLIC = {"registry.client", "registry.records"}
 FLOORS = (
     ("registry.cli", "registry.demo"),
     ("registry.api", "registry.web"),
-    ("registry.backup",),
+    ("registry.operations.backup",),
     ("registry.opening",),
-    ("registry.auditing",),
+    ("registry.audit.log",),
     ("registry.registry", "registry.commands"),
     ("registry.access",),
-    ("registry.storage", "registry.gate", "registry.review", "registry.inspection", "registry.attestation"),
-    ("registry.verification",),
-    ("registry.dsse", "registry.keyring"),
-    ("registry.references",),
+    ("registry.storage", "registry.gate", "registry.review", "registry.inspection", "registry.approval.attestation"),
+    ("registry.approval.verification",),
+    ("registry.approval.dsse", "registry.approval.keyring"),
+    ("registry.audit.references",),
     ("registry.events", "registry.records"),
-    ("registry.checkpoint",),
-    ("registry.merkle",),
+    ("registry.audit.checkpoint",),
+    ("registry.audit.merkle",),
     ("registry.names", "registry.errors"),
 )
 
@@ -86,8 +86,8 @@ def test_service_client_and_command_line_load_no_ml_package() -> None:
 
 
 def test_pure_rules_touch_neither_clock_nor_disk_nor_network() -> None:
-    pure = ["registry/gate", "registry/review", "registry/inspection.py", "registry/names.py"]
-    pure += ["registry/merkle.py", "registry/checkpoint.py", "registry/references.py"]
+    pure = ["registry/gate", "registry/review", "registry/inspection", "registry/names.py"]
+    pure += ["registry/audit/merkle.py", "registry/audit/checkpoint.py", "registry/audit/references.py"]
     for place in pure:
         for path in sorted((ROOT / place).rglob("*.py")) if (ROOT / place).is_dir() else [ROOT / place]:
             tree = ast.parse(path.read_text())

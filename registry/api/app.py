@@ -15,7 +15,7 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 
-from registry import __version__, settings, tracing
+from registry import __version__, settings
 from registry.api import problems
 from registry.api.adapters import Adapters, Versions
 from registry.api.approvals import Approvals
@@ -37,9 +37,10 @@ from registry.api.tokens import Tokens
 from registry.api.transfers import Transfers
 from registry.api.visitors import Threshold, Trust, Visitors
 from registry.api.webhooks import Webhooks
-from registry.auditing import AuditLog
+from registry.audit.log import AuditLog
 from registry.errors import TunegateError
-from registry.metrics import Metrics
+from registry.operations import tracing
+from registry.operations.metrics import Metrics
 from registry.outbound import fetch
 from registry.registry import Registry
 from registry.web.pages import Pages

@@ -7,8 +7,8 @@ from litestar import Controller, MediaType, get
 from litestar.params import QueryParameter
 
 from registry.api.door import AnyRequest, allowed, in_thread, principal_of
-from registry.auditing import AuditLog
-from registry.checkpoint import sign_checkpoint
+from registry.audit.checkpoint import sign_checkpoint
+from registry.audit.log import AuditLog
 from registry.errors import Forbidden
 from registry.records import ConsistencyProof, InclusionProof, JournalEntry, Role
 from registry.registry import Registry

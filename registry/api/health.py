@@ -8,7 +8,7 @@ from registry import settings
 from registry.access import require_role
 from registry.api.door import OPEN, AnyRequest, bearer, in_thread
 from registry.errors import StorageDamaged, Unavailable
-from registry.metrics import CONTENT_TYPE, Metrics
+from registry.operations.metrics import CONTENT_TYPE, Metrics
 from registry.records import Role
 from registry.registry import SYSTEM, Registry
 

@@ -11,8 +11,8 @@ from typing import Any
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from registry.metrics import Metrics
-from registry.tracing import Tracing, untraced
+from registry.operations.metrics import Metrics
+from registry.operations.tracing import Tracing, untraced
 
 _log = logging.getLogger("tunegate.access")
 _QUIET = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -6,14 +6,14 @@ import click
 from rich.markup import escape
 
 from registry import settings
-from registry.auditing import Audited, audit
-from registry.checkpoint import Checkpoint, open_checkpoint
+from registry.approval.keyring import CHECKPOINT, Key
+from registry.audit.checkpoint import Checkpoint, open_checkpoint
+from registry.audit.log import Audited, audit
+from registry.audit.merkle import consistency_holds
 from registry.cli.console import GO, NO_GO, connected, leave, read_text, show
 from registry.cli.pulling import load_keys
 from registry.client import Client
 from registry.errors import InvalidRequest, StorageDamaged
-from registry.keyring import CHECKPOINT, Key
-from registry.merkle import consistency_holds
 from registry.storage.files import write_durably
 from registry.storage.journal import read_chain
 

@@ -6,9 +6,9 @@ import click
 from rich.markup import escape
 
 from registry import settings
-from registry.backup import Manifest, Report, back_up, restore
 from registry.cli.console import GO, NO_GO, console, leave, show
 from registry.cli.lines import Follower, follow
+from registry.operations.backup import Manifest, Report, back_up, restore
 
 Directory = click.Path(path_type=Path, file_okay=False)
 

@@ -9,16 +9,16 @@ import msgspec
 from rich.markup import escape
 
 from registry import settings
-from registry.attestation import Signer
+from registry.approval.attestation import Signer
+from registry.approval.keyring import GATE, KEYS_TYPE, read_public_pem
+from registry.approval.verification import Claim, lacking, open_statement, read_claim
 from registry.cli.console import connected, console, leave, options, show
 from registry.cli.pulling import key_file, parse_keys
 from registry.errors import InvalidRequest
-from registry.keyring import GATE, KEYS_TYPE, read_public_pem
 from registry.names import parse_reference
 from registry.opening import rotate_key
 from registry.records import AddKey, Countersign, Proposal, PublicKey
 from registry.storage.files import write_durably
-from registry.verification import Claim, lacking, open_statement, read_claim
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 

@@ -8,14 +8,14 @@ import msgspec
 from rich.markup import escape
 
 from registry import settings
+from registry.approval.keyring import GATE, RELEASE_MANAGER, Key, checksum, read_keys, read_public_pem
+from registry.approval.seen import read_seen, remember
+from registry.approval.verification import Verified, Wanted, verify_directory
 from registry.cli.console import GO, NO_GO, connected, console, errors, leave, options, show
 from registry.errors import InvalidRequest
-from registry.keyring import GATE, RELEASE_MANAGER, Key, checksum, read_keys, read_public_pem
 from registry.names import Reference, check_adapter_name, check_alias, check_digest, parse_reference, sha256_hex
 from registry.records import KeySet, Resolved
-from registry.seen import read_seen, remember
 from registry.transfer import pull
-from registry.verification import Verified, Wanted, verify_directory
 
 FILE = click.Path(path_type=Path)
 

@@ -5,7 +5,7 @@ import click
 from registry import settings
 from registry.cli.console import GO, NO_GO, console, leave, show
 from registry.cli.lines import follow
-from registry.scrub import Scrubbed, scrub
+from registry.operations.scrub import Scrubbed, scrub
 
 _MIB = 1024 * 1024
 

@@ -6,12 +6,13 @@ import sys
 import click
 from rich.markup import escape
 
-from registry import logs, settings
+from registry import settings
 from registry.api.app import create_app
 from registry.api.server import Server
 from registry.cli.console import UNKNOWN, console, errors, show
 from registry.errors import InvalidRequest
 from registry.opening import open_registry, rebuild
+from registry.operations import logs
 
 
 @click.command()

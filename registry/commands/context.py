@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from registry.access import Principal
-from registry.attestation import Signer
+from registry.approval.attestation import Signer
 from registry.commands.leases import Leases
 from registry.events import AnyEvent
 from registry.records import ItemRow

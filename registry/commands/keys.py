@@ -5,12 +5,12 @@ import binascii
 
 import msgspec
 
-from registry.attestation import Signer
+from registry.approval.attestation import Signer
+from registry.approval.dsse import key_id
+from registry.approval.keyring import GATE, checksum
 from registry.commands.context import Context, Outcome
-from registry.dsse import key_id
 from registry.errors import AlreadyExists, Conflict, Forbidden, InvalidRequest, NotFound
 from registry.events import KeyAdded, KeyRevoked, KeyRotated
-from registry.keyring import GATE, checksum
 from registry.records import AddKey, KeySet, PublicKey, Revoke, Role
 from registry.storage.views import StoredKey, View
 

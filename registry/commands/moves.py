@@ -5,19 +5,19 @@ from datetime import timedelta
 
 import msgspec
 
-from registry.attestation import Approval, Freshness, freshness_statement, ratings_digest, statement
+from registry.approval.attestation import Approval, Freshness, freshness_statement, ratings_digest, statement
+from registry.approval.dsse import read_envelope, read_json
+from registry.approval.keyring import GATE, RELEASE_MANAGER, moment, read_keys
+from registry.approval.verification import Claim, lacking, open_statement, read_claim
 from registry.commands import keys
 from registry.commands.bundle import pseudonymous_ratings
 from registry.commands.context import Context
 from registry.commands.versions import base_of
-from registry.dsse import read_envelope, read_json
 from registry.errors import Conflict, InvalidRequest, NotFound
 from registry.events import AliasMoved, ApprovalProposed
-from registry.keyring import GATE, RELEASE_MANAGER, moment, read_keys
 from registry.records import AliasInfo, Envelope, GateReport, RatingRow, State, Verdict
 from registry.review import campaign as plan
 from registry.storage.views import StoredProposal, StoredVersion, View
-from registry.verification import Claim, lacking, open_statement, read_claim
 
 
 def moved(

@@ -9,7 +9,7 @@ from datetime import UTC, timedelta
 
 from registry.commands.context import Context
 from registry.errors import TooLarge
-from registry.inspection import LARGEST, WEIGHTS
+from registry.inspection.adapter import LARGEST, WEIGHTS
 from registry.records import FileEntry
 
 

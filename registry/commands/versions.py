@@ -11,7 +11,7 @@ from registry.commands.gate import assess
 from registry.commands.quota import require_room
 from registry.errors import Conflict, InspectionFailed, InvalidRequest, NotFound
 from registry.events import JobQueued, VersionCreated, VersionSubmitted
-from registry.inspection import (
+from registry.inspection.adapter import (
     CONFIG,
     MAX_CONFIG_BYTES,
     MAX_README_BYTES,
@@ -23,6 +23,7 @@ from registry.inspection import (
     inspect,
     spans_of,
 )
+from registry.inspection.weights import check_weights
 from registry.names import check_hex, parse_reference, sha256_hex
 from registry.records import (
     Base,
@@ -43,7 +44,6 @@ from registry.records import (
 )
 from registry.storage.blobs import LocalBlobs
 from registry.storage.views import StoredVersion, View
-from registry.weights import check_weights
 
 # Who may see how a version was trained and measured.
 _INSIDERS = frozenset(Role) - {Role.CONSUMER, Role.REVIEWER}

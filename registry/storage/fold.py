@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from registry.approval.keyring import DEFAULT_ROLES as GATE_ROLES
 from registry.events import (
     AccessRefused,
     AdapterCreated,
@@ -48,7 +49,6 @@ from registry.events import (
     WebhookDisabled,
     WebhookTested,
 )
-from registry.keyring import DEFAULT_ROLES as GATE_ROLES
 from registry.records import State
 from registry.storage.working import Row, WorkingSet
 

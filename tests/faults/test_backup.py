@@ -21,14 +21,14 @@ from registry_under_test import ADMIN, CONSUMER, NAME, bench_in, submission, tab
 from server_under_test import PLAIN, Server, served
 from soak import amount
 
-from registry.auditing import audit
-from registry.backup import back_up, read_manifest, restore
+from registry.approval.keyring import read_keys
+from registry.audit.log import audit
 from registry.client import Client
 from registry.commands import tokens, versions
 from registry.errors import InvalidRequest, StorageDamaged
 from registry.events import AliasMoved
-from registry.keyring import read_keys
 from registry.opening import open_registry
+from registry.operations.backup import back_up, read_manifest, restore
 from registry.records import CreateToken, Role, Rollback
 from registry.settings import Home
 from registry.storage.journal import Head, read_chain, verify_chain

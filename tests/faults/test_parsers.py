@@ -35,7 +35,7 @@ from registry.api.cursor import read_cursor, read_number, write_cursor
 from registry.api.ranges import read_piece, wanted_span
 from registry.errors import EvidenceRefused, InvalidRequest, RangeRefused, StorageDamaged, Unauthenticated
 from registry.gate.policy import read_policy
-from registry.inspection import AdapterFiles, header_size, inspect
+from registry.inspection.adapter import AdapterFiles, header_size, inspect
 from registry.names import check_adapter_name, check_alias, check_digest, parse_reference
 from registry.records import Role
 from registry.storage.blobs import LocalBlobs

@@ -7,7 +7,7 @@ import pytest
 from factories import BASE_TENSORS, make_config, make_header, make_tensors
 
 from registry.access import Principal, visible_states
-from registry.inspection import AdapterFiles, inspect
+from registry.inspection.adapter import AdapterFiles, inspect
 from registry.records import Role, State
 
 HEADER, SIZE = make_header(make_tensors())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from registry_under_test import MANAGER, NAME, Bench, bench_in
 
-from registry.attestation import Signer
+from registry.approval.attestation import Signer
 from registry.commands import versions
 from registry.errors import InvalidRequest, NotFound, StorageDamaged
 from registry.opening import open_registry, rebuild

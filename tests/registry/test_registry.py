@@ -11,7 +11,7 @@ import pytest
 from registry_under_test import ADMIN, CI, CONSUMER, MANAGER, NAME, Bench, bench_in, submission, tables
 
 from registry.access import Principal
-from registry.attestation import Signer
+from registry.approval.attestation import Signer
 from registry.commands import adapters, tokens, versions
 from registry.commands.context import Context, Outcome
 from registry.errors import (

@@ -37,6 +37,8 @@ from soak import amount
 from writer_under_test import disagreements
 
 from registry.access import Principal
+from registry.approval.keyring import read_keys
+from registry.approval.verification import open_statement, read_claim
 from registry.commands import adapters, approvals, jobs, review, tokens, versions
 from registry.commands.context import Context, Outcome
 from registry.commands.gate import assess
@@ -49,13 +51,11 @@ from registry.errors import (
     TunegateError,
     Unauthenticated,
 )
-from registry.keyring import read_keys
 from registry.records import AccuracyRule, CreateToken, FailJob, Job, KeySet, Promote, Role, Skip, State, Verdict
 from registry.registry import Answer, Repeat
 from registry.settings import Home
 from registry.storage.journal import verify_chain
 from registry.storage.views import StoredVersion
-from registry.verification import open_statement, read_claim
 
 S = State
 # One command's moves. Anything but a revoked version can be revoked; a rollback makes a superseded one approved again.

@@ -12,13 +12,20 @@ import pytest
 from factories import SUITES, make_adapter, make_suite, make_training
 from site_under_test import DATASET, LEDGER, Site, running
 
+from registry.approval.keyring import read_keys
+from registry.approval.verification import (
+    ANYTHING,
+    ATTESTATION_FILE,
+    FRESHNESS_FILE,
+    Verified,
+    Wanted,
+    verify_directory,
+)
 from registry.client import Client, Refused, Unreachable
 from registry.errors import InvalidRequest
-from registry.keyring import read_keys
 from registry.records import Resolved, State, SubmitVersion, manifest_digest
 from registry.settings import Home
 from registry.transfer import Training, pull, push, push_suite, split_directory
-from registry.verification import ANYTHING, ATTESTATION_FILE, FRESHNESS_FILE, Verified, Wanted, verify_directory
 
 
 @pytest.fixture(scope="module")

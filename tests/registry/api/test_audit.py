@@ -8,8 +8,8 @@ import httpx
 import pytest
 from site_under_test import Site, body, running
 
-from registry.checkpoint import Checkpoint, open_checkpoint
-from registry.merkle import consistency_holds, inclusion_holds, leaf_hash
+from registry.audit.checkpoint import Checkpoint, open_checkpoint
+from registry.audit.merkle import consistency_holds, inclusion_holds, leaf_hash
 from registry.records import Role
 from registry.settings import Home
 

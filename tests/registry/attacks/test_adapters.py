@@ -28,7 +28,7 @@ from factories import (
 )
 from site_under_test import Site, body, running
 
-from registry.inspection import MAX_HEADER_BYTES
+from registry.inspection.adapter import MAX_HEADER_BYTES
 from registry.settings import Home
 
 CONFIG, WEIGHTS, README = "adapter_config.json", "adapter_model.safetensors", "README.md"

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import pytest
 from site_under_test import Site, running
 
-from registry.attestation import Signer
-from registry.auditing import AuditLog
+from registry.approval.attestation import Signer
+from registry.audit.log import AuditLog
 from registry.cli import main
 from registry.events import GENESIS, chain_hash, encode_entry
 from registry.records import Role

@@ -18,7 +18,7 @@ import pytest
 from factories import entry_of, make_adapter, make_suite, make_training
 from site_under_test import SMALL_REVIEW, Site, running
 
-from registry.attestation import Signer
+from registry.approval.attestation import Signer
 from registry.bundles import save_bundle
 from registry.cli import main
 from registry.names import sha256_hex

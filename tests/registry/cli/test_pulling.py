@@ -11,12 +11,12 @@ from click.testing import CliRunner
 from factories import BASE
 from site_under_test import SMALL_REVIEW, Site, running
 
-from registry.attestation import Signer
+from registry.approval.attestation import Signer
+from registry.approval.verification import ATTESTATION_FILE
 from registry.cli import main
 from registry.opening import rotate_key
 from registry.records import KeySet, PromotionRule, Role
 from registry.settings import Home
-from registry.verification import ATTESTATION_FILE
 
 pytestmark = pytest.mark.slow
 GO, NO_GO, UNKNOWN = 0, 1, 3

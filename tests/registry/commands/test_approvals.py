@@ -9,10 +9,11 @@ from factories import SUITES, entry_of, make_suite
 from registry_under_test import ADMIN, CI, CONSUMER, MANAGER, NAME, POLICY, REVIEWERS, Bench, bench_in, make_rating
 
 from registry.access import Principal
+from registry.approval.keyring import read_keys
+from registry.approval.verification import open_statement, read_claim
 from registry.commands import adapters, approvals, review, versions
 from registry.commands.gate import assess
 from registry.errors import Forbidden, GateNotSatisfied
-from registry.keyring import read_keys
 from registry.records import (
     AccuracyRule,
     KeySet,
@@ -26,7 +27,6 @@ from registry.records import (
     Verdict,
 )
 from registry.settings import Home
-from registry.verification import open_statement, read_claim
 
 AUTOMATIC = msgspec.structs.replace(POLICY, promotion=PromotionRule(automatic=True))
 STRICT = AccuracyRule(min=0.99)

@@ -8,16 +8,16 @@ import msgspec
 import pytest
 from registry_under_test import ADMIN, CONSUMER, MANAGER, NAME, Bench, bench_in
 
-from registry.attestation import Signer
+from registry.approval.attestation import Signer
+from registry.approval.keyring import read_keys
+from registry.approval.verification import lacking, open_statement, read_claim
 from registry.commands import keys, tokens, versions
 from registry.errors import AlreadyExists, Conflict, Forbidden, InvalidRequest, NotFound, StorageDamaged
 from registry.events import RegistryCreated, chain_hash, decode_entry, encode_entry
-from registry.keyring import read_keys
 from registry.opening import open_registry, rebuild, rotate_key
 from registry.records import AddKey, CreateToken, Envelope, KeySet, PublicKey, Revoke, Role
 from registry.settings import Home
 from registry.storage.files import write_durably
-from registry.verification import lacking, open_statement, read_claim
 
 MINE = Signer.generate()
 

@@ -11,17 +11,17 @@ import pytest
 from registry_under_test import ADMIN, CONSUMER, MANAGER, NAME, POLICY, Bench, bench_in
 
 from registry.access import Principal
-from registry.attestation import ratings_digest
+from registry.approval.attestation import ratings_digest
+from registry.approval.keyring import read_keys
+from registry.approval.verification import FRESHNESS_TYPE, open_statement, read_claim
 from registry.commands import adapters, approvals, keys, moves, versions
 from registry.commands.bundle import bundle_of
 from registry.commands.context import Context
 from registry.errors import NotFound
 from registry.events import CampaignOpened
-from registry.keyring import read_keys
 from registry.names import digest_of
 from registry.records import Envelope, PromotionRule
 from registry.settings import Home
-from registry.verification import FRESHNESS_TYPE, open_statement, read_claim
 
 AUTOMATIC = msgspec.structs.replace(POLICY, promotion=PromotionRule(automatic=True))
 

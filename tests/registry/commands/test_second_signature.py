@@ -9,12 +9,13 @@ import pytest
 from registry_under_test import ADMIN, CI, CONSUMER, MANAGER, NAME, POLICY, Bench, bench_in
 
 from registry.access import Principal
-from registry.attestation import Signer
+from registry.approval.attestation import Signer
+from registry.approval.keyring import read_keys
+from registry.approval.verification import lacking, open_statement, read_claim
 from registry.commands import adapters, approvals, keys, tokens, versions
 from registry.commands.context import Context
 from registry.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from registry.gate.policy import policy_digest
-from registry.keyring import read_keys
 from registry.records import (
     AddKey,
     AliasInfo,
@@ -28,7 +29,6 @@ from registry.records import (
     State,
 )
 from registry.settings import Home
-from registry.verification import lacking, open_statement, read_claim
 
 SECOND = msgspec.structs.replace(POLICY, promotion=PromotionRule(second_signature=True))
 MINE = Signer.generate()

@@ -1,0 +1,124 @@
+"""Adapters, their bases and versions: files, provenance, findings, what a reference resolves to."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from registry.names import digest_of
+from registry.records.approvals import Envelope
+from registry.records.evidence import Evidence
+from registry.records.policy import Policy
+from registry.records.words import Count, Digest, Record, Request, Sha256, State, Text, Word
+
+
+class FileEntry(Record):
+    path: Annotated[str, Meta(min_length=1, max_length=255)]
+    size: Count
+    sha256: Sha256
+
+
+class Base(Record):
+    """A base model, identified by content. `digest` covers config, tokenizer and weights (see `trainer.base`)."""
+
+    id: Word
+    digest: Digest
+    revision: Word | None = None
+
+
+class TrainingRecord(Record):
+    """How an adapter came to be. `dataset` and `ledger` are blobs; `recipe` is the TOML text that was run."""
+
+    base: Digest
+    dataset: Digest
+    ledger: Digest
+    recipe: Annotated[str, Meta(max_length=64_000)]
+    seed: Count
+    versions: dict[str, str]
+    rows: dict[str, Count]
+    metrics: dict[str, float]
+    seconds: float
+
+
+def manifest_digest(files: Sequence[FileEntry], base: Base | None = None) -> str:
+    """Identity of a set of files (and of the base they belong to): sha256 over canonical JSON, files sorted by path."""
+    document: dict[str, object] = {
+        "files": [
+            {"path": entry.path, "size": entry.size, "sha256": entry.sha256}
+            for entry in sorted(files, key=lambda entry: entry.path)
+        ]
+    }
+    if base is not None:
+        document["base"] = {key: value for key, value in msgspec.to_builtins(base).items() if value is not None}
+    return digest_of(document)
+
+
+class Finding(Record):
+    """One result of the static inspection; severity `error` refuses the adapter, `warning` is recorded."""
+
+    code: str
+    severity: str
+    message: str
+
+
+class CreateAdapter(Request):
+    """`base_tensors` maps the base's weight names to shapes, so that shapes can be inspected at upload."""
+
+    name: Word
+    base: Base
+    policy: Policy | None = None
+    base_tensors: dict[str, list[Count]] | None = None
+
+
+class SubmitVersion(Request):
+    files: Annotated[list[FileEntry], Meta(min_length=1, max_length=16)]
+    training: TrainingRecord | None = None
+    notes: Text | None = None
+
+
+class AdapterInfo(Record):
+    name: str
+    base: Base
+    policy: Digest
+    created_at: str
+    versions: int
+    aliases: dict[str, int]
+
+
+class VersionCreated(Record):
+    ref: str
+    number: int
+    digest: Digest
+    state: State
+    missing: list[Sha256]
+
+
+class VersionInfo(Record):
+    """`training` and `evidence` are None until there are any, and for roles that may not see them."""
+
+    ref: str
+    adapter: str
+    number: int
+    digest: Digest
+    state: State
+    base: Base
+    files: list[FileEntry]
+    submitter: str
+    created_at: str
+    sealed_at: str | None
+    policy: Digest | None
+    findings: list[Finding]
+    notes: str | None = None
+    training: TrainingRecord | None = None
+    evidence: Evidence | None = None
+
+
+class Resolved(Record):
+    ref: str
+    number: int
+    digest: Digest
+    state: State
+    base: Base
+    files: list[FileEntry]
+    attestation: Envelope | None = None
