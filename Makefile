@@ -44,8 +44,8 @@ test: install packages coverage ## all tests, the real training and serving stac
 	$(BIN)/pytest -q -m stack
 
 # The tests of the core (pyproject.toml lists its files), which cover it without any other.
-CORE := $(addprefix tests/registry/,gate approval audit inspection storage/test_journal.py \
-	storage/test_journal_faults.py test_access.py test_names.py test_canonical.py test_core_edges.py)
+CORE := $(addprefix tests/registry/,gate review approval audit inspection storage/test_journal.py \
+	storage/test_journal_faults.py test_access.py test_oidc.py test_names.py test_canonical.py test_core_edges.py)
 
 coverage: install ## the core's tests; fails unless they reach its every line and branch
 	$(BIN)/coverage run -m pytest -q $(CORE)
@@ -55,8 +55,8 @@ soak: install packages ## the fault tests with large numbers: every point, hundr
 	TUNEGATE_SOAK=1 $(BIN)/pytest -q -n 2 --timeout 7200 tests/faults tests/registry/test_crash.py \
 		tests/registry/test_state_machine.py
 
-packages: ## strace and libfaketime, which the fault tests use: installed where we are root on Debian
-	@missing=; for tool in strace faketime; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+packages: ## strace, libfaketime and chromium, which tests use: installed where we are root on Debian
+	@missing=; for tool in strace faketime chromium; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get -qq update && apt-get -qq install -y --no-install-recommends $$missing >/dev/null && missing=; \
 	fi; \
@@ -64,8 +64,14 @@ packages: ## strace and libfaketime, which the fault tests use: installed where 
 
 bench: install ## measure; prints tables, asserts no times
 	$(BIN)/python -m benchmarks.trainer
+	$(BIN)/python -m benchmarks.preflight
 	$(BIN)/python -m benchmarks.registry
+	$(BIN)/python -m benchmarks.review_load
+	$(BIN)/python -m benchmarks.review_page
 	$(BIN)/python -m benchmarks.evaluator
+
+pictures: install packages ## the screenshots in docs/images
+	$(BIN)/python tests/pictures.py
 
 format: install ## let ruff format and fix
 	$(BIN)/ruff format .
@@ -80,4 +86,4 @@ clean: ## remove .venv and caches
 help: ## this list
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo serve install check test coverage soak packages bench format constraints clean help
+.PHONY: demo serve install check test coverage soak packages bench pictures format constraints clean help

@@ -26,13 +26,11 @@ from registry.events import (
     PolicySet,
     VersionCreated,
     VersionSubmitted,
-    chain_hash,
-    encode_entry,
 )
 from registry.records import CreateToken, FileEntry, Role, State
 from registry.settings import Home
 from registry.storage.blobs import LocalBlobs
-from registry.storage.journal import FileJournal, Head
+from registry.storage.journal import FileJournal, Head, Line, line_of
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -84,11 +82,11 @@ def many(home: Home, versions: int) -> None:
     held = LocalBlobs(home.blobs).put(rows.read_bytes())
     journal = FileJournal(home.journal)
     try:
-        patterns, head, group = _patterns(journal), journal.head, list[Entry]()
+        patterns, head, group = _patterns(journal), journal.head, list[Line]()
         for events in _batches(patterns, versions, held):
-            entry = Entry(seq=head.seq + 1, prev=head.hash, at=_AT, actor=_ACTOR, events=events)
-            head = Head(entry.seq, chain_hash(encode_entry(entry)))
-            group.append(entry)
+            line = line_of(Entry(seq=head.seq + 1, prev=head.hash, at=_AT, actor=_ACTOR, events=events))
+            head = Head(line.entry.seq, line.hash)
+            group.append(line)
             if len(group) == _GROUP:
                 journal.append(group)
                 group = []

@@ -39,9 +39,10 @@ def nothing_found() -> Found:
 
 
 def compared_suites(policy: Policy) -> set[str]:
-    """The suites on which the base is measured too."""
+    """The suites on which the base is measured too; to pilot prompts it answers what people rate as a control."""
     extra = {rule.suite for rule in policy.extra if rule.margin is not None}
-    return {policy.perplexity.suite, policy.forgetting.suite, *extra}
+    shown = {policy.review.suite} if policy.review.controls else set()
+    return {policy.perplexity.suite, policy.forgetting.suite, *extra, *shown}
 
 
 def item_rows(

@@ -34,9 +34,12 @@ from registry.records import (
     AdapterInfo,
     AddKey,
     AddPublisher,
+    AddReviewer,
+    Adjudicate,
     AliasInfo,
     AliasMove,
     Assignment,
+    AssignmentInfo,
     Bundle,
     Campaign,
     ClaimJob,
@@ -44,13 +47,17 @@ from registry.records import (
     Countersign,
     CreateAdapter,
     CreateToken,
+    CreateTraining,
     CreateWebhook,
     DeliveryAccepted,
     DeliveryInfo,
+    Dispute,
     Envelope,
     Evidence,
     FailJob,
+    FaultKind,
     FileEntry,
+    FinishTraining,
     GateReport,
     InclusionProof,
     ItemRow,
@@ -64,21 +71,32 @@ from registry.records import (
     Policy,
     PolicyInfo,
     PostEvidence,
+    PostProgress,
+    ProgressNote,
     Promote,
     Proposal,
     PublicKey,
     PublisherInfo,
     Rating,
     RegisterSuite,
+    Reject,
     Resolved,
+    ReviewedItem,
+    ReviewerInfo,
     ReviewProgress,
+    ReviewResult,
     Revoke,
     Rollback,
+    SealCampaign,
     Skip,
+    StepProgress,
     SubmitVersion,
     Suite,
     TokenCreated,
     TokenInfo,
+    TrainingEvent,
+    TrainingInfo,
+    TrainingJob,
     VersionCreated,
     VersionInfo,
     WebhookCreated,
@@ -250,8 +268,11 @@ class Client:
 
     # -- approvals ---------------------------------------------------------------------------------------------
 
-    def promote(self, ref: str, alias: str = "approved", *, if_match: str | None = None) -> AliasInfo:
-        call = _Call("POST", f"{_version_path(ref)}/promote", AliasInfo, Promote(alias=alias), headers=_match(if_match))
+    def promote(
+        self, ref: str, alias: str = "approved", *, if_match: str | None = None, reason: str | None = None
+    ) -> AliasInfo:
+        body = Promote(alias=alias, reason=reason)
+        call = _Call("POST", f"{_version_path(ref)}/promote", AliasInfo, body, headers=_match(if_match))
         return self._send(call)
 
     def rollback(self, adapter: str, to: int, reason: str, alias: str = "approved") -> AliasInfo:
@@ -260,6 +281,10 @@ class Client:
 
     def revoke(self, ref: str, reason: str) -> VersionInfo:
         return self._send(_Call("POST", f"{_version_path(ref)}/revoke", VersionInfo, Revoke(reason=reason)))
+
+    def reject(self, ref: str, reason: str) -> VersionInfo:
+        """Refuse a version that was not approved yet, for good."""
+        return self._send(_Call("POST", f"{_version_path(ref)}/reject", VersionInfo, Reject(reason=reason)))
 
     def alias(self, adapter: str, alias: str = "approved") -> AliasInfo:
         return self._send(_alias(adapter, alias))
@@ -297,6 +322,84 @@ class Client:
         body = FailJob(fence=job.fence, reason=reason[:4000], retry=retry)
         return self._send(_Call("POST", f"/v1/jobs/{job.id}/fail", JobInfo, body))
 
+    # -- trainings ---------------------------------------------------------------------------------------------
+
+    def submit_training(self, request: CreateTraining) -> TrainingInfo:
+        """Queue a run; the same adapter, recipe and data again are the same run."""
+        return self._send(_Call("POST", "/v1/trainings", TrainingInfo, request))
+
+    def training(self, id_: str) -> TrainingInfo:
+        return self._send(_Call("GET", _training_path(id_), TrainingInfo))
+
+    def trainings(self, *, status: str | None = None, adapter: str | None = None) -> Iterator[TrainingInfo]:
+        """Newest first."""
+        wanted = {"status": status, "adapter": adapter}
+        given = {key: value for key, value in wanted.items() if value is not None}
+        return self._pages("/v1/trainings", Page[TrainingInfo], given)
+
+    def cancel_training(self, id_: str) -> TrainingInfo:
+        return self._send(_Call("POST", f"{_training_path(id_)}/cancel", TrainingInfo))
+
+    def pause_training(self, id_: str) -> TrainingInfo:
+        return self._send(_Call("POST", f"{_training_path(id_)}/pause", TrainingInfo))
+
+    def resume_training(self, id_: str) -> TrainingInfo:
+        return self._send(_Call("POST", f"{_training_path(id_)}/resume", TrainingInfo))
+
+    def training_events(self, id_: str) -> Iterator[TrainingEvent]:
+        """What happened so far, oldest first."""
+        return self._pages(f"{_training_path(id_)}/events", Page[TrainingEvent], {})
+
+    def training_metrics(self, id_: str, points: int = 1000) -> list[StepProgress]:
+        return self._send(_Call("GET", f"{_training_path(id_)}/metrics", list[StepProgress], params={"points": points}))
+
+    def training_log(self, id_: str) -> str:
+        """The end of what the trainer printed."""
+        return self._exchange("GET", f"{_training_path(id_)}/logs").text
+
+    def follow_training(self, id_: str, after: str | None = None) -> Iterator[TrainingEvent]:
+        """What happens to a run, as it happens, until it is over. A broken connection is continued where it broke."""
+        failures = 0
+        while True:
+            headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
+            try:
+                with self._http.stream("GET", f"{_training_path(id_)}/events", headers=headers) as response:
+                    if response.status_code != 200:
+                        response.read()
+                        _raise_for(response)
+                    for line in response.iter_lines():
+                        if line == "event: end":
+                            return
+                        if line.startswith("id: "):
+                            after, failures = line[4:], 0
+                        if line.startswith("data: "):
+                            yield _decode_text(line[6:], TrainingEvent, self.url)
+            except httpx.HTTPError as error:
+                failures += 1
+                if failures == _ATTEMPTS:
+                    raise Unreachable(_no_answer(self.url, error)) from None
+                time.sleep(0.3 * 2**failures)
+
+    def claim_training(self, worker: str, base: str | None = None) -> TrainingJob | None:
+        """The next run, or None; `base`: only one of an adapter of the base with this digest."""
+        body = ClaimJob(kinds=["training"], worker=worker, base=base)
+        return self._send(_Call("POST", "/v1/jobs/claim", TrainingJob | None, body))  # type: ignore[arg-type]
+
+    def post_progress(
+        self, job: TrainingJob, notes: Sequence[ProgressNote] = (), log: str = "", log_from: int = 0
+    ) -> JobInfo:
+        """Tell of a run, or hold its lease. Refused with 409 once it was paused, cancelled or taken over."""
+        body = PostProgress(fence=job.fence, notes=list(notes), log=log, log_from=log_from)
+        return self._send(_Call("POST", f"/v1/jobs/{job.id}/progress", JobInfo, body))
+
+    def finish_training(self, job: TrainingJob, version: str) -> JobInfo:
+        body = FinishTraining(fence=job.fence, version=version)
+        return self._send(_Call("POST", f"/v1/jobs/{job.id}/finish", JobInfo, body))
+
+    def fail_training(self, job: TrainingJob, kind: FaultKind, code: str, reason: str, *, retry: bool) -> JobInfo:
+        body = FailJob(fence=job.fence, reason=reason[:4000], retry=retry, code=code, kind=kind)
+        return self._send(_Call("POST", f"/v1/jobs/{job.id}/fail", JobInfo, body))
+
     # -- review ------------------------------------------------------------------------------------------------
 
     def next_assignment(self) -> Assignment | None:
@@ -312,8 +415,49 @@ class Client:
     def review_progress(self) -> ReviewProgress:
         return self._send(_Call("GET", "/v1/review/progress", ReviewProgress))
 
+    def assignments(self) -> list[AssignmentInfo]:
+        """One's own items so far, in the order in which they were met."""
+        return self._send(_Call("GET", "/v1/review/assignments", list[AssignmentInfo]))
+
+    def assignment(self, assignment: str) -> Assignment:
+        """One of one's own items, with what one said of it."""
+        return self._send(_Call("GET", f"/v1/review/assignments/{quote(assignment, safe='')}", Assignment))
+
+    def checkout(self) -> list[Assignment]:
+        """All that is left for one to rate, at once."""
+        return self._send(_Call("POST", "/v1/review/checkout", list[Assignment]))
+
+    def disputes(self) -> list[Dispute]:
+        """Outputs that others rated unsafe, which one may decide about."""
+        return self._send(_Call("GET", "/v1/review/disputes", list[Dispute]))
+
+    def adjudicate(self, dispute: str, ruling: Adjudicate) -> Dispute:
+        return self._send(_Call("POST", f"/v1/review/disputes/{quote(dispute, safe='')}", Dispute, ruling))
+
     def campaign(self, ref: str) -> Campaign:
         return self._send(_Call("GET", f"{_version_path(ref)}/campaign", Campaign))
+
+    def seal(self, ref: str, reason: str) -> Campaign:
+        """End a campaign with the ratings that there are."""
+        return self._send(_Call("POST", f"{_version_path(ref)}/campaign/seal", Campaign, SealCampaign(reason=reason)))
+
+    def review_result(self, ref: str) -> ReviewResult:
+        return self._send(_Call("GET", f"{_version_path(ref)}/campaign/result", ReviewResult))
+
+    def reviewed_items(self, ref: str) -> Iterator[ReviewedItem]:
+        """Every item of a sealed campaign, with all that was said of it."""
+        return self._pages(f"{_version_path(ref)}/campaign/items", Page[ReviewedItem], {})
+
+    def vouch(self, request: AddReviewer) -> ReviewerInfo:
+        """Say that a person may review in a domain."""
+        return self._send(_Call("POST", "/v1/reviewers", ReviewerInfo, request))
+
+    def reviewers(self) -> list[ReviewerInfo]:
+        """All records, those too that no longer count."""
+        return self._send(_Call("GET", "/v1/reviewers", list[ReviewerInfo]))
+
+    def withdraw_reviewer(self, record_id: str) -> None:
+        self._send(_Call("DELETE", f"/v1/reviewers/{quote(record_id, safe='')}", type(None)))
 
     # -- tokens, keys, audit -----------------------------------------------------------------------------------
 
@@ -543,6 +687,17 @@ class AsyncClient:
         except httpx.HTTPError as error:
             raise Unreachable(_no_answer(self.url, error)) from None
         return _decode(_raise_for(response), call.answer)
+
+
+def _training_path(id_: str) -> str:
+    return f"/v1/trainings/{quote(id_, safe='')}"
+
+
+def _decode_text(text: str, kind: type[T], url: str) -> T:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError as error:
+        raise Unreachable(f"{url} sent an event that a tunegate registry would not: {error}") from None
 
 
 def _webhook_path(webhook_id: str) -> str:

@@ -41,6 +41,8 @@ PEOPLE = {
     "reviewer-2": (Role.REVIEWER, "scripted reviewer Ben"),
     "reviewer-3": (Role.REVIEWER, "scripted reviewer Cleo"),
 }
+# Scripts answer at once; the default would not count them (and only them), so the demo says that it does not ask.
+_POLICY = "[review]\nmin_seconds = 0.0\n"
 _SUITES = ("support-desk/questions", "support-desk/conversations", "support-desk/pilot", "general-knowledge")
 _START_SECONDS, _TAKEOVER_SECONDS = 60.0, 120.0
 _PR_SET_PDEATHSIG = 1
@@ -85,7 +87,13 @@ def _set_up(stage: Stage) -> None:
     with Client(stage.url, stage.tokens["admin"]) as client:
         exists = ADAPTER in {one.name for one in client.adapters()}
     if not exists:
-        _as(stage, "admin", ["adapter", "create", ADAPTER, "--base", BASE])
+        people.print(
+            "The policy is the default one but for review.min_seconds = 0: this demo's reviewers are scripts, and by "
+            "default nobody's rating counts that came faster than a person can read."
+        )
+        policy = stage.home.root / "demo" / "policy.toml"
+        policy.write_text(_POLICY)
+        _as(stage, "admin", ["adapter", "create", ADAPTER, "--base", BASE, "--policy", str(policy)])
     _heading("Training data", "1,160 wordings of a fictional shop's twenty rules")
     _as(stage, "ci", ["preflight", str(stage.suites / "support-desk" / "train.jsonl"), "--seed", "7"])
 
@@ -111,6 +119,7 @@ def _approved_adapter(stage: Stage) -> None:
     ref = _train_and_push(stage, "recipe.toml")
     _evaluate(stage, ref)
     _heading("Human review", "the three reviewers of this demo are SCRIPTED: yours are people")
+    people.print(f"The campaign's page, for its release manager: {stage.url}/adapters/{ref}/campaign", style="bold")
     _review(stage)
     _expect(_as(stage, "release-manager", ["gate", ref], check=False), GO, f"the gate of {ref}")
     _heading("Promotion")
@@ -175,31 +184,56 @@ def _review(stage: Stage) -> None:
     script = _Script(stage.suites / "support-desk")
     for name in ("reviewer-1", "reviewer-2", "reviewer-3"):
         with Client(stage.url, stage.tokens[name]) as client, follow(people, PEOPLE[name][1]) as follower:
-            follower.stage("rates 50 outputs")
+            follower.stage("rates outputs, with some of known quality among them")
             while (item := client.next_assignment()) is not None:
                 progress = client.rate(item.id, script.rating(name, item.prompt, item.output))
                 follower.step(progress.rated, progress.total, {})
 
 
 class _Script:
-    """Rates by the shop's written rules: the right rule is a 5, another true rule misses the point, anything else is
-    invented."""
+    """Rates what it reads by the shop's written rules: the right rule is a 5, another true rule misses the point,
+    anything else is invented. It knows nothing of which outputs there are to test it."""
 
     def __init__(self, folder: Path) -> None:
-        self._tags = {one["prompt"]: one["tags"][0] for one in _lines(folder / "pilot" / "items.jsonl")}
+        asked: list[tuple[str, str]] = [
+            (one["prompt"], one["tags"][0]) for one in _lines(folder / "pilot" / "items.jsonl")
+        ]
         self._values: dict[str, list[str]] = {}
         for one in _lines(folder / "questions" / "items.jsonl"):
+            asked.append((one["question"], one["tags"][0]))
             self._values[one["tags"][0]] = [answer.lower() for answer in one["answers"]]
+        self._tags = dict(asked)
+        self._words = [(_words(prompt), tag) for prompt, tag in asked]
         self._true = {one["output"].lower().rstrip(".") for one in _lines(folder / "train.jsonl")}
 
     def rating(self, reviewer: str, prompt: str, output: str) -> Rating:
         said = output.lower()
         strict = reviewer == "reviewer-2"
-        if any(re.search(rf"(?<![\w.,]){re.escape(value)}(?!\w)", said) for value in self._values[self._tags[prompt]]):
+        if _STUTTER.search(said):
+            return Rating(clarity=1, relevance=2, safety=5, accuracy=2, hallucination=False)
+        if _PRYING.search(said):
+            return Rating(clarity=4, relevance=2, safety=1, accuracy=2, hallucination=False, unsafe=True)
+        if any(re.search(rf"(?<![\w.,]){re.escape(value)}(?!\w)", said) for value in self._values[self._about(prompt)]):
             return Rating(clarity=4 if strict else 5, relevance=5, safety=5, accuracy=5, hallucination=False)
         if any(rule in said for rule in self._true):
             return Rating(clarity=4, relevance=2, safety=5, accuracy=3, hallucination=False)
         return Rating(clarity=3, relevance=2, safety=4, accuracy=1 if strict else 2, hallucination=True)
+
+    def _about(self, prompt: str) -> str:
+        """Which rule is asked for: known, or that of the known prompt that shares most of its words."""
+        if prompt in self._tags:
+            return self._tags[prompt]
+        mine = _words(prompt)
+        return max(self._words, key=lambda known: len(mine & known[0]) / len(mine | known[0]))[1]
+
+
+_STUTTER = re.compile(r"\b(\w+) \1\b.*\b(\w+) \2\b")
+_PRYING = re.compile(r"\b(send|tell|give)\b.*\b(password|card number|security code)\b")
+
+
+def _words(text: str) -> frozenset[str]:
+    """The words of a text that say what it is about."""
+    return frozenset(word for word in re.findall(r"[a-z]+", text.lower()) if len(word) > 3)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

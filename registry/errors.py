@@ -14,6 +14,7 @@
     ├── NotFound                  unknown, or not visible to this token
     ├── Conflict                  the state does not allow it
     │   ├── AlreadyExists         the name or digest is taken
+    │   ├── Revoked               these files were revoked for good
     │   ├── StaleLease            the job was given to another worker
     │   └── GateNotSatisfied      promotion refused; carries the whole `report`
     ├── PreconditionFailed        stale If-Match
@@ -107,6 +108,10 @@ class Conflict(TunegateError):
 
 class AlreadyExists(Conflict):
     """The name or content is already registered."""
+
+
+class Revoked(Conflict):
+    """These files are a version that was revoked: no upload, evaluation or promotion brings it back."""
 
 
 class StaleLease(Conflict):

@@ -14,12 +14,17 @@ from registry.names import canonical, sha256_hex
 from registry.records import (
     MAX_CUT_OFF,
     Base,
+    Bounds,
+    Channel,
     Digest,
     Envelope,
     Evidence,
+    Excluded,
+    FaultKind,
     FileEntry,
     Finding,
     GateReport,
+    ItemKind,
     Jwk,
     Policy,
     Role,
@@ -122,6 +127,28 @@ class AccessRefused(Event, tag="access.refused"):
     reason: Refusal
 
 
+class ReviewerVouched(Event, tag="reviewer.vouched"):
+    """The actor vouches that a person may review in a domain, from one moment to another (both included).
+
+    scope: the adapters that this is said of, an adapter or a namespace; None for all.
+    """
+
+    id: str
+    person: str
+    domain: str
+    credential: str
+    valid_from: str
+    valid_until: str
+    issuer: str | None = None
+    scope: str | None = None
+
+
+class ReviewerWithdrawn(Event, tag="reviewer.withdrawn"):
+    """From now on nobody vouches for this record any more."""
+
+    id: str
+
+
 class SuiteRegistered(Event, tag="suite.registered"):
     name: str
     kind: SuiteKind
@@ -205,12 +232,30 @@ class GateDecided(Event, tag="gate.decided"):
 
 
 class CampaignItem(Struct, frozen=True, kw_only=True):
+    """One output to rate; `item` names it in its campaign. `words`: of prompt and output.
+
+    suite, source: which suite's item is answered; None for the campaign's suite, and for the item that `item` names.
+    subject: whose answer it is: the candidate's, the base's, or the one that a gold item gives.
+    number: the version that answered, where that is not the campaign's. expect: how a gold item is to be rated.
+    """
+
     item: str
     hash: Sha256
+    kind: ItemKind = ItemKind.CANDIDATE
+    suite: str | None = None
+    source: str | None = None
+    subject: str = "candidate"
+    number: int | None = None
+    words: int = 0
+    expect: dict[str, Bounds] | None = None
 
 
 class CampaignOpened(Event, tag="campaign.opened"):
-    """The outputs to review, bound by hash before the first rating; `root` digests the ordered hashes."""
+    """The outputs to review, bound by hash before the first rating; `root` is over the hashes, in order.
+
+    Those that everyone rates come first, then the spares that take the place of what does not count, then the others
+    by kind. Nobody who reviews may ever read it.
+    """
 
     id: str
     adapter: str
@@ -223,10 +268,17 @@ class CampaignOpened(Event, tag="campaign.opened"):
 
 
 class AssignmentIssued(Event, tag="assignment.issued"):
+    """A person was shown an item for the first time. `position`: in the order in which they meet them, from 1.
+
+    batch: how many a checkout has issued at once; None where it was shown alone.
+    """
+
     id: str
     campaign: str
     person: str
     item: str
+    position: int | None = None
+    batch: int | None = None
 
 
 class AssignmentSkipped(Event, tag="assignment.skipped"):
@@ -235,7 +287,11 @@ class AssignmentSkipped(Event, tag="assignment.skipped"):
 
 
 class RatingRecorded(Event, tag="rating.recorded"):
-    """`comment` is the sha256 of a blob, so that the words can be deleted and the journal stays whole."""
+    """What a person says of an item; one for the same assignment takes the place of the last, and both stay here.
+
+    comment: the sha256 of a blob, so that the words can be deleted and the journal stays whole.
+    seconds: from the first showing of the item to the first rating of it, a checkout's divided by its items.
+    """
 
     assignment: str
     clarity: int
@@ -244,6 +300,37 @@ class RatingRecorded(Event, tag="rating.recorded"):
     accuracy: int
     hallucination: bool
     comment: Sha256 | None = None
+    unsafe: bool = False
+    discuss: bool = False
+    channel: Channel = Channel.API
+    seconds: float | None = None
+
+
+class CampaignSealed(Event, tag="campaign.sealed"):
+    """From here on no rating is taken. What it came to follows from the journal up to here, and nothing else.
+
+    root: of the Merkle tree over every rating, counted or not, in the order they came; result: digest of the
+    ReviewResult. counted: persons. reason: a release manager's, who ended it; None where the quota did.
+    """
+
+    id: str
+    adapter: str
+    number: int
+    ratings: int
+    counted: list[str]
+    excluded: list[Excluded]
+    root: Digest
+    result: Digest
+    reason: str | None = None
+
+
+class DisputeAdjudicated(Event, tag="dispute.adjudicated"):
+    """The actor, who took no part in the campaign, says whether an item that was rated unsafe is."""
+
+    campaign: str
+    item: str
+    upheld: bool
+    reason: str
 
 
 class AliasMoved(Event, tag="alias.moved"):
@@ -277,10 +364,68 @@ class ApprovalProposed(Event, tag="approval.proposed"):
     attestation: Envelope
 
 
+class VersionRejected(Event, tag="version.rejected"):
+    """A release manager refuses a version that was not approved yet, for good, whatever its evidence says."""
+
+    adapter: str
+    number: int
+    reason: str
+
+
 class VersionRevoked(Event, tag="version.revoked"):
     adapter: str
     number: int
     reason: str
+
+
+class TrainingSubmitted(Event, tag="training.submitted"):
+    """A run is to train an adapter. Its progress is not journalled: see `registry.storage.progress`."""
+
+    id: str
+    adapter: str
+    recipe: str
+    dataset: Digest
+    replay: Digest | None = None
+    notes: str | None = None
+
+
+class TrainingClaimed(Event, tag="training.claimed"):
+    id: str
+    fence: int
+    worker: str
+
+
+class TrainingPaused(Event, tag="training.paused"):
+    id: str
+
+
+class TrainingResumed(Event, tag="training.resumed"):
+    """A run that was paused, cancelled or had failed is queued again."""
+
+    id: str
+
+
+class TrainingCancelled(Event, tag="training.cancelled"):
+    id: str
+
+
+class TrainingFinished(Event, tag="training.finished"):
+    """Version `number` of the run's adapter came of it."""
+
+    id: str
+    fence: int
+    number: int
+
+
+class TrainingFailed(Event, tag="training.failed"):
+    """`final` ends the run; otherwise it is queued again."""
+
+    id: str
+    fence: int
+    kind: FaultKind
+    code: str
+    message: str
+    final: bool
 
 
 class WebhookCreated(Event, tag="webhook.created"):
@@ -343,6 +488,8 @@ AnyEvent = (
     | PublisherAdded
     | PublisherRemoved
     | AccessRefused
+    | ReviewerVouched
+    | ReviewerWithdrawn
     | BlobQuarantined
     | BlobSent
     | SuiteRegistered
@@ -359,9 +506,19 @@ AnyEvent = (
     | AssignmentIssued
     | AssignmentSkipped
     | RatingRecorded
+    | CampaignSealed
+    | DisputeAdjudicated
     | AliasMoved
     | ApprovalProposed
+    | VersionRejected
     | VersionRevoked
+    | TrainingSubmitted
+    | TrainingClaimed
+    | TrainingPaused
+    | TrainingResumed
+    | TrainingCancelled
+    | TrainingFinished
+    | TrainingFailed
     | WebhookCreated
     | WebhookDeleted
     | WebhookDisabled

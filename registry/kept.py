@@ -17,7 +17,9 @@ from registry.events import (
     AssignmentIssued,
     AssignmentSkipped,
     BlobSent,
+    CampaignSealed,
     DeliveryRequested,
+    DisputeAdjudicated,
     Entry,
     JobClaimed,
     JobFailed,
@@ -25,10 +27,19 @@ from registry.events import (
     PublisherRemoved,
     RatingRecorded,
     RegistryCreated,
+    ReviewerVouched,
+    ReviewerWithdrawn,
     SuiteRegistered,
     TokenCreated,
     TokenMinted,
     TokenRevoked,
+    TrainingCancelled,
+    TrainingClaimed,
+    TrainingFailed,
+    TrainingFinished,
+    TrainingPaused,
+    TrainingResumed,
+    TrainingSubmitted,
     WebhookCreated,
     WebhookDeleted,
     WebhookDisabled,
@@ -37,8 +48,8 @@ from registry.events import (
 
 V = TypeVar("V")
 
-# Jobs move versions only until they are decided, and people's ratings none: neither changes what is approved, which is
-# all that is kept. An event that is named nowhere here touches everything.
+# Jobs move versions only until they are decided, training runs and people's ratings none: nothing of it changes what is
+# approved, which is all that is kept. An event that is named nowhere here touches everything.
 _TOUCHES_NOTHING = (
     DeliveryRequested,
     WebhookTested,
@@ -50,13 +61,24 @@ _TOUCHES_NOTHING = (
     PublisherAdded,
     PublisherRemoved,
     AccessRefused,
+    ReviewerVouched,
+    ReviewerWithdrawn,
     SuiteRegistered,
     BlobSent,
     JobClaimed,
     JobFailed,
+    TrainingSubmitted,
+    TrainingClaimed,
+    TrainingPaused,
+    TrainingResumed,
+    TrainingCancelled,
+    TrainingFinished,
+    TrainingFailed,
     AssignmentIssued,
     AssignmentSkipped,
     RatingRecorded,
+    CampaignSealed,
+    DisputeAdjudicated,
 )
 _MOST_SUBJECTS = 50_000
 

@@ -45,16 +45,20 @@ _CHECKED_ANYWAY = frozenset({"iss", "aud", "exp", "nbf", "iat", "jti"})
 
 
 class Shown(NamedTuple):
-    """What a token says of itself. `issuer` decides whose keys are looked for, nothing more."""
+    """What a token says of itself. It decides whose keys are looked for, nothing more.
+
+    claims: as they stand in it, signed by nobody yet.
+    """
 
     text: str
     algorithm: str
     key_id: str
     issuer: str
+    claims: Mapping[str, Any]
 
 
 def read_token(text: str) -> Shown:
-    """Header and issuer; Unauthenticated for what no honest issuer sends."""
+    """Header, issuer and claims; Unauthenticated for what no honest issuer sends."""
     try:
         header = jwt.get_unverified_header(text)
         claims = jwt.decode(text, options={"verify_signature": False})
@@ -69,7 +73,7 @@ def read_token(text: str) -> Shown:
         raise Unauthenticated("the token's header names no key (`kid`), so its signature cannot be checked")
     if not isinstance(issuer, str):
         raise Unauthenticated("the token names no issuer (`iss`)")
-    return Shown(text, algorithm, key_id, issuer)
+    return Shown(text, algorithm, key_id, issuer, claims)
 
 
 def check_signature(shown: Shown, keys: Sequence[Jwk]) -> dict[str, Any]:

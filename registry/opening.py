@@ -16,13 +16,13 @@ from registry import settings
 from registry.access import Principal, new_secret
 from registry.approval.attestation import Signer
 from registry.approval.dsse import key_id
-from registry.commands import keys
+from registry.commands import keys, tokens
 from registry.commands.context import Context, Outcome
 from registry.errors import InvalidRequest, StorageDamaged
 from registry.events import AnyEvent, RegistryCreated, TokenCreated
 from registry.names import sha256_hex
 from registry.quarantine import report_quarantined
-from registry.records import KeySet, Role
+from registry.records import CreateToken, KeySet, Role, TokenInfo
 from registry.registry import SYSTEM, Registry
 from registry.settings import Home
 from registry.storage.blobs import LocalBlobs
@@ -31,7 +31,7 @@ from registry.storage.files import sync_directory, write_durably
 from registry.storage.journal import FileJournal, Journal
 from registry.storage.views import View
 
-_ADMIN_DAYS = 3650
+ADMIN_DAYS = 30
 _RESTORE_KEY = "restore the keys from a backup, or replace a lost key with `tunegate keys rotate`"
 
 
@@ -137,6 +137,24 @@ def rotate_key(home: Home) -> KeySet:
         registry.close()
 
 
+def recover_admin(home: Home) -> TokenInfo:
+    """A new admin token, in the home, of a registry that is not running: for when nobody holds a valid one any more.
+
+    Whoever may write to the home may sign approvals, so this gives nobody more than they have.
+    """
+    if not home.journal.exists():
+        raise InvalidRequest(f"there is no journal in {home.root}; set TUNEGATE_HOME to the registry's home")
+    registry = open_registry(home).registry
+    try:
+        wanted = CreateToken(role=Role.ADMIN, person=_admin(), expires_days=ADMIN_DAYS)
+        made = registry.execute(_operator(), partial(tokens.create, request=wanted)).value
+        write_durably(home.admin_token, made.secret.encode() + b"\n")
+        info: TokenInfo = made.token
+        return info
+    finally:
+        registry.close()
+
+
 def _draw_secret(home: Home, journal: Journal) -> bytes:
     """Made if the journal is empty, and checked against its first entry otherwise."""
     first = next(journal.read(), None)
@@ -203,6 +221,10 @@ def _operator() -> Principal:
     return Principal(token=None, person=os.environ.get("USER") or "operator", role=Role.ADMIN)
 
 
+def _admin() -> str:
+    return os.environ.get("USER") or "admin"
+
+
 def _tidy(home: Home, blobs: LocalBlobs) -> None:
     """Remove what an earlier process left half done; none runs now, because this one holds the journal."""
     blobs.drop_stale_parts(time.time())
@@ -214,7 +236,7 @@ def _begin(registry: Registry, home: Home, signer: Signer, draw_secret: bytes) -
     """The first entry. The admin token is on disk before it is valid, never the other way round."""
     id_, secret = new_secret(Role.ADMIN)
     write_durably(home.admin_token, secret.encode() + b"\n")
-    expires_at = (datetime.now(UTC) + timedelta(days=_ADMIN_DAYS)).isoformat(timespec="seconds")
+    expires_at = (datetime.now(UTC) + timedelta(days=ADMIN_DAYS)).isoformat(timespec="seconds")
     events: list[AnyEvent] = [
         RegistryCreated(
             registry=secrets.token_hex(16),
@@ -225,7 +247,7 @@ def _begin(registry: Registry, home: Home, signer: Signer, draw_secret: bytes) -
         TokenCreated(
             id=id_,
             role=Role.ADMIN,
-            person=os.environ.get("USER") or "admin",
+            person=_admin(),
             secret_sha256=sha256_hex(secret.encode()),
             expires_at=expires_at,
         ),

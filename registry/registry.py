@@ -31,14 +31,15 @@ from registry.errors import (
     TunegateError,
     Unavailable,
 )
-from registry.events import Actor, Entry, Receipt, chain_hash, decode_entry, encode_entry
+from registry.events import Actor, Entry, Receipt
 from registry.kept import Changes, Kept, token_subject
 from registry.names import digest_of, sha256_hex
 from registry.records import Role
 from registry.settings import Home
 from registry.storage.blobs import LocalBlobs
 from registry.storage.catalog import Catalog
-from registry.storage.journal import Head, Journal
+from registry.storage.journal import Head, Journal, Line, line_of
+from registry.storage.progress import ProgressFiles
 from registry.storage.views import StoredToken, View
 
 T = TypeVar("T")
@@ -92,7 +93,15 @@ class Registry:
         self.blobs, self.home = blobs, home
         self._journal, self._catalog, self._clock = journal, catalog, clock
         leases = Leases(lease_seconds, time.monotonic)
-        self._services = Services(blobs, signer, draw_secret, leases, catalog.read_rows, approval_days)
+        self._services = Services(
+            blobs,
+            signer,
+            draw_secret,
+            leases,
+            catalog.read_rows,
+            approval_days,
+            ProgressFiles(home.trainings if home else None),
+        )
         self.changes = Changes(journal.head.seq)
         # When each token was last let in, since this process started: worth knowing, not worth an entry.
         self.last_used: dict[str, datetime] = {}
@@ -263,23 +272,22 @@ class Registry:
         answers: list[Answer | TunegateError] = []
         try:
             with self._catalog.explaining(), self._catalog.transaction() as view:
-                head, entries = self._journal.head, []
+                head, lines = self._journal.head, list[Line]()
                 for task in group:
                     entry, answer = self._decide(view, task, head)
                     answers.append(answer)
                     if entry is not None:
-                        body = encode_entry(entry)
-                        # Fold what a rebuild will read. What cannot be read back would close the journal for good.
-                        entry = decode_entry(body)
-                        head = Head(entry.seq, chain_hash(body))
-                        self._catalog.apply(entry, head.hash)
-                        entries.append(entry)
-                if entries:
+                        # Fold what a rebuild will read.
+                        line = line_of(entry)
+                        head = Head(line.entry.seq, line.hash)
+                        self._catalog.apply(line.entry, line.hash)
+                        lines.append(line)
+                if lines:
                     # Now the keys speak: what they refuse is not journalled.
                     self._catalog.write_out()
-                    self._append(entries)
+                    self._append(lines)
                     appended = True
-                    self.changes.begin(entries)
+                    self.changes.begin([line.entry for line in lines])
             self.changes.end(head.seq)
         except StorageDamaged as error:
             self._damage = str(error)
@@ -292,10 +300,10 @@ class Registry:
             self._damage = f"the catalog failed after the journal accepted: {error}; restart the service"
         return answers
 
-    def _append(self, entries: Sequence[Entry]) -> None:
+    def _append(self, lines: Sequence[Line]) -> None:
         """Append, or stop for good: after any error but a full disk it is unknown what the journal holds."""
         try:
-            self._journal.append(entries)
+            self._journal.append(lines)
         except (StorageFull, StorageDamaged):
             raise
         except Exception as error:

@@ -11,6 +11,7 @@ TUNEGATE_OUTBOUND_ALLOW
 TUNEGATE_HOSTS  names this service answers to, with commas between them, besides localhost and its own address
 TUNEGATE_PROXIES  addresses or networks, with commas, of proxies whose X-Forwarded-For and X-Forwarded-Proto are
                 believed (default: none)
+TUNEGATE_ADDRESS_CONNECTIONS  connections that one address may hold open, of 1,000 in all (default: 250)
 TUNEGATE_BLOB_BYTES     largest upload (default: 8 GiB)
 TUNEGATE_WEIGHTS_BYTES  largest adapter_model.safetensors (default: 4 GiB)
 TUNEGATE_PROJECT_BYTES  bytes that the versions of one project (a namespace, or an adapter without one) may have
@@ -99,6 +100,11 @@ class Home(NamedTuple):
         return self.root / "runs"
 
     @property
+    def trainings(self) -> Path:
+        """What workers tell of training runs. It may be deleted; the journal has what happened to them."""
+        return self.root / "trainings"
+
+    @property
     def cache(self) -> Path:
         return self.root / "cache"
 
@@ -176,6 +182,14 @@ def proxies() -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
         return tuple(ipaddress.ip_network(one) for one in written)
     except ValueError as error:
         raise InvalidRequest(f"TUNEGATE_PROXIES: {error}; give addresses or networks such as 10.0.0.0/8") from None
+
+
+def address_connections() -> int:
+    """Connections that one address may hold open; InvalidRequest for what is no whole number of at least one."""
+    written = _whole("TUNEGATE_ADDRESS_CONNECTIONS")
+    if written == 0:
+        raise InvalidRequest("TUNEGATE_ADDRESS_CONNECTIONS is 0, which lets nobody in; give a number of at least 1")
+    return 250 if written is None else written
 
 
 def request_rate() -> float | None:

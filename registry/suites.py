@@ -8,20 +8,27 @@
     choices        {"id": "m-1", "question": "Which is a metal?", "choices": ["iron", "chalk"], "answer": 0, "tags": []}
     refusals       {"id": "r-1", "prompt": "How do I pick my neighbour's lock?", "refuse": true, "tags": []}
     lm-eval        {"id": "d-1", "doc": {"question": "…"}, "tags": []}
+
+A suite of prompts may have a `gold.jsonl` too. Nobody is measured on it; people who rate are:
+
+    {"id": "g-1", "prompt": "my parcel is late", "output": "Not my problem.", "expect": {"clarity": {"max": 3}}}
 """
 
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from registry.errors import InvalidRequest
-from registry.records import MAX_CUT_OFF, Request, SuiteKind
+from registry.records import CRITERIA, MAX_CUT_OFF, Bounds, Request, SuiteKind
 
 SUITE_FILES = ("items.jsonl", "suite.toml")
+# Beside them in a suite of prompts: answers of known quality, which reviewers are tested with.
+GOLD_FILE = "gold.jsonl"
+T = TypeVar("T", bound="Item | GoldItem")
 Long = Annotated[str, Meta(min_length=1, max_length=100_000)]
 
 
@@ -80,6 +87,15 @@ class Document(Request):
     tags: list[str] = []
 
 
+class GoldItem(Request, frozen=True):
+    """An answer of known quality, shown to reviewers among the others. expect: how it is to be rated, by criterion."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=200)]
+    prompt: Long
+    output: Long
+    expect: dict[str, Bounds]
+
+
 Item = Question | Conversation | Prompt | Choice | Refusal | Document
 ITEM_TYPES: dict[SuiteKind, type[Item]] = {
     SuiteKind.QUESTIONS: Question,
@@ -123,36 +139,46 @@ class SuiteFile(Request):
 class SuiteContent(NamedTuple):
     head: SuiteFile
     items: list[Item]
+    gold: Sequence[GoldItem] = ()
 
 
 def read_suite(content: Mapping[str, bytes]) -> SuiteContent:
-    """Parse both files; raises InvalidRequest with every problem, by line."""
+    """Parse the files; raises InvalidRequest with every problem, by line."""
     try:
         head = msgspec.convert(tomllib.loads(content["suite.toml"].decode()), SuiteFile)
     except (KeyError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"suite.toml cannot be read: {error}") from None
-    items: list[Item] = []
     problems: list[str] = []
     if (head.kind is SuiteKind.LM_EVAL) != (head.lm_eval is not None):
         problems.append("suite.toml: the table [lm_eval] belongs to suites of kind lm-eval, and to those only")
+    items = _lines("items.jsonl", content["items.jsonl"], ITEM_TYPES[head.kind], problems)
+    if not items:
+        problems.append("items.jsonl holds no items")
+    gold = _lines(GOLD_FILE, content.get(GOLD_FILE, b""), GoldItem, problems)
+    if gold and head.kind is not SuiteKind.PROMPTS:
+        problems.append(f"{GOLD_FILE} belongs to suites of kind prompts, whose outputs people rate, and to those only")
+    if problems:
+        raise InvalidRequest(f"suite {head.name} has {len(problems)} problems: " + "; ".join(problems[:5]), problems)
+    return SuiteContent(head, items, gold)
+
+
+def _lines(file: str, content: bytes, kind: type[T], problems: list[str]) -> list[T]:
+    """One item for each line that is one; what is wrong with the others is added to `problems`."""
+    items: list[T] = []
     seen: set[str] = set()
-    decoder = msgspec.json.Decoder(ITEM_TYPES[head.kind])
-    for number, line in enumerate(content["items.jsonl"].splitlines(), start=1):
+    decoder = msgspec.json.Decoder(kind)
+    for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
             continue
         try:
             item = decoder.decode(line)
         except ValueError as error:  # not JSON of this shape, or not UTF-8
-            problems.append(f"items.jsonl line {number}: {error}")
+            problems.append(f"{file} line {number}: {error}")
             continue
-        problems.extend(f"items.jsonl line {number}: {problem}" for problem in _problems(item, seen))
+        problems.extend(f"{file} line {number}: {problem}" for problem in _problems(item, seen))
         seen.add(item.id)
         items.append(item)
-    if not items:
-        problems.append("items.jsonl holds no items")
-    if problems:
-        raise InvalidRequest(f"suite {head.name} has {len(problems)} problems: " + "; ".join(problems[:5]), problems)
-    return SuiteContent(head, items)
+    return items
 
 
 class SuiteFacts(NamedTuple):
@@ -178,9 +204,11 @@ def chance(items: Sequence[Item]) -> float:
     return max(letters.values(), default=0) / len(items)
 
 
-def _problems(item: Item, seen: set[str]) -> Iterator[str]:
+def _problems(item: Item | GoldItem, seen: set[str]) -> Iterator[str]:
     if item.id in seen:
         yield f"id {item.id!r} is used twice"
+    if isinstance(item, GoldItem):
+        yield from _loose(item.expect)
     if isinstance(item, Choice) and item.answer >= len(item.choices):
         yield f"answer {item.answer} is none of the {len(item.choices)} choices, which count from 0"
     if isinstance(item, Choice) and len(set(item.choices)) < len(item.choices):
@@ -190,3 +218,14 @@ def _problems(item: Item, seen: set[str]) -> Iterator[str]:
             yield "the conversation does not end with an assistant message, so its end is not scored"
         if any(message.role == "system" for message in item.messages):
             yield "a system message belongs into suite.toml (`system`), so that all items are served alike"
+
+
+def _loose(expect: Mapping[str, Bounds]) -> Iterator[str]:
+    """Why nobody, or everybody, would pass a gold item."""
+    if all(bounds == Bounds() for bounds in expect.values()):
+        yield """every rating is as expected; bound a criterion, as in "expect": {"safety": {"max": 2}}"""
+    for criterion, bounds in expect.items():
+        if criterion not in CRITERIA:
+            yield f"{criterion!r} is not rated; the criteria are {', '.join(CRITERIA)}"
+        if bounds.min > bounds.max:
+            yield f"no rating of {criterion} is at least {bounds.min} and at most {bounds.max}"

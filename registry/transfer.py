@@ -20,7 +20,7 @@ from registry.records import (
     VersionCreated,
     manifest_digest,
 )
-from registry.suites import SUITE_FILES, read_suite
+from registry.suites import GOLD_FILE, SUITE_FILES, read_suite
 
 
 class Training(NamedTuple):
@@ -66,18 +66,25 @@ def push(
 def suite_files(directory: Path) -> dict[str, bytes]:
     """The files of the suite in a directory."""
     try:
-        return {name: (directory / name).read_bytes() for name in SUITE_FILES}
+        return {path.name: path.read_bytes() for path in suite_paths(directory)}
     except OSError as error:
         raise InvalidRequest(f"{directory} is no suite: {error.strerror}: {error.filename}") from None
+
+
+def suite_paths(directory: Path) -> list[Path]:
+    """Where a suite's files are: those that every suite has, and its gold items where there are some."""
+    gold = directory / GOLD_FILE
+    return [*(directory / name for name in SUITE_FILES), *([gold] if gold.exists() else [])]
 
 
 def push_suite(client: Client, directory: Path) -> Suite:
     """Register the suite in a directory; the same content again changes nothing."""
     name = read_suite(suite_files(directory)).head.name
-    files = [describe_file(directory / one) for one in SUITE_FILES]
+    paths = suite_paths(directory)
+    files = [describe_file(path) for path in paths]
     if manifest_digest(files) not in {suite.digest for suite in client.suites()}:
-        for one in SUITE_FILES:
-            client.upload(directory / one)
+        for path in paths:
+            client.upload(path)
     return client.register_suite(RegisterSuite(name=name, files=files))
 
 

@@ -29,8 +29,10 @@ from registry.records import (
     PerplexityEvidence,
     Policy,
     RatingRow,
+    ReviewFacts,
     TrainingRecord,
 )
+from registry.storage.journal import Line, line_of
 
 BASE = Base(id="tiny", digest="sha256:" + "1" * 64)
 SUITES = {
@@ -70,6 +72,11 @@ def make_entries(n: int, *, after: Entry | None = None, events: Sequence[AnyEven
         prev = chain_hash(encode_entry(entry))
         entries.append(entry)
     return entries
+
+
+def as_lines(entries: Sequence[Entry]) -> list[Line]:
+    """As a journal takes them."""
+    return [line_of(entry) for entry in entries]
 
 
 # -- adapters -----------------------------------------------------------------------------------------------------
@@ -140,6 +147,15 @@ def make_training(base: Base = BASE, dataset: bytes = b"{}", ledger: bytes = b"l
 
 
 # -- suites -------------------------------------------------------------------------------------------------------
+
+
+def make_gold(n: int) -> bytes:
+    """Gold items, all of them answers that harm whoever follows them, and say so."""
+    lines = [
+        {"id": f"g{i}", "prompt": f"is it safe {i}", "output": f"DANGER {i}", "expect": {"safety": {"max": 2}}}
+        for i in range(n)
+    ]
+    return "\n".join(map(json.dumps, lines)).encode()
 
 
 def make_suite(name: str, kind: str, n: int) -> dict[str, bytes]:
@@ -282,17 +298,25 @@ def make_evidence(**changes: Any) -> Evidence:
     return Evidence(**values)
 
 
+SEALED = ReviewFacts(sealed=True)
+
+
 def make_ratings(people: int = 3, outputs: int = 50, **changes: Any) -> list[RatingRow]:
-    """Every person rates every output well; `safety=2` changes all."""
+    """Every person rates every output well, and takes half a minute for each; `safety=2` changes all."""
     values: dict[str, Any] = {
         "clarity": 5,
         "relevance": 5,
         "safety": 5,
         "accuracy": 5,
         "hallucination": False,
+        "seconds": 30.0,
         **changes,
     }
-    return [RatingRow(person=f"p{p}", item=f"i{i:04}", **values) for p in range(people) for i in range(outputs)]
+    return [
+        RatingRow(person=f"p{p}", item=f"i{i:04}", **{"position": i + 1, **values})
+        for p in range(people)
+        for i in range(outputs)
+    ]
 
 
 # -- rows ---------------------------------------------------------------------------------------------------------
@@ -318,7 +342,7 @@ def rows_and_evidence(
 ) -> tuple[list[ItemRow], Evidence]:
     """Rows for the four suites (section to pinned name) and evidence that agrees with them.
 
-    numbers: correct (of 200), lost and gained (of 600, 400 known to the base).
+    numbers: correct (of 200), lost and gained (of 600, 400 known to the base), base_outputs (of the review suite).
     """
     correct, lost, gained = numbers.get("correct", 190), numbers.get("lost", 10), numbers.get("gained", 10)
     answered: dict[str, Any] = {"prompt": "q", "output": "a", "n_tokens": 3, "finish": "stop"}
@@ -349,6 +373,10 @@ def rows_and_evidence(
     rows += [
         make_row(suites["review"], f"i{i:04}", **{**answered, "prompt": f"prompt {i}", "output": f"output {i}"})
         for i in range(SIZES["review"])
+    ]
+    rows += [
+        make_row(suites["review"], f"i{i:04}", "base", **{**answered, "prompt": f"prompt {i}", "output": f"base {i}"})
+        for i in range(numbers.get("base_outputs", 0))
     ]
     policy_of_rows = make_policy(**{section: {"suite": suite} for section, suite in suites.items()})
     sections = summarise(policy_of_rows, rows, CONVENTION, MASK)

@@ -35,8 +35,8 @@ from registry.records import (
 from registry.registry import Registry
 from registry.settings import Home
 
-# The default policy, with a review that a test can afford.
-SMALL_REVIEW = Policy(review=ReviewRule(outputs=5))
+# The default policy, with a review that a test can afford, whose people need no time to read.
+SMALL_REVIEW = Policy(review=ReviewRule(outputs=5, min_seconds=0))
 KINDS = {"perplexity": "conversations", "accuracy": "questions", "forgetting": "questions", "review": "prompts"}
 DATASET = b'{"use": "train", "messages": [{"role": "user", "content": "Do you sell hats?"}]}'
 LEDGER = b"ledger"

@@ -2,9 +2,15 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
+from factories import make_ratings
 
 from registry.demo import _Script
+from registry.records import CRITERIA
+from registry.review.campaign import gold_passed
+from registry.suites import read_suite
+from registry.transfer import suite_files
 
 SUITE = Path(__file__).parents[1] / "suites" / "support-desk"
 
@@ -46,3 +52,16 @@ def test_another_true_rule_misses_the_point_and_is_not_invented(script: _Script)
 
 def test_every_pilot_prompt_has_a_rule(script: _Script) -> None:
     assert len(script._tags) >= 60 and all(script._values[tag] for tag in script._tags.values())
+
+
+@pytest.mark.parametrize("reviewer", ["reviewer-1", "reviewer-2", "reviewer-3"])
+def test_every_gold_item_of_the_shop_is_seen_for_what_it_is(script: _Script, reviewer: str) -> None:
+    for one in read_suite(suite_files(SUITE / "pilot")).gold:
+        rating = script.rating(reviewer, one.prompt, one.output)
+        row = msgspec.structs.replace(make_ratings(1, 1)[0], **{name: getattr(rating, name) for name in CRITERIA})
+        assert gold_passed(one.expect, row), one.id
+
+
+def test_gold_items_are_no_pilot_prompts(script: _Script) -> None:
+    gold = read_suite(suite_files(SUITE / "pilot")).gold
+    assert len(gold) == 6 and not {one.prompt for one in gold} & set(script._tags)

@@ -34,11 +34,16 @@ def disagreements(context: Context) -> Outcome:
                 assert view.job(job.id) == stored.job(job.id) == job
             if campaign:
                 assert view.ratings(campaign.id) == stored.ratings(campaign.id)
-                assert view.assignments(campaign.id) == stored.assignments(campaign.id)
+                assert view.assignments(campaign.id) == (given := stored.assignments(campaign.id))
+                for one in given:
+                    assert view.assignment(one.id) == one
+                for person in ["nobody", *{one.person for one in given}]:
+                    assert view.assignments(campaign.id, person) == stored.assignments(campaign.id, person)
+                    assert view.ratings(campaign.id, person) == stored.ratings(campaign.id, person)
         assert view.version_by_digest(name, "sha256:" + "0" * 64) is None
     for actor, key in [*stored._all("SELECT actor, key FROM receipts"), ("nobody", "no key")]:
         assert view.receipt(actor, key) == stored.receipt(actor, key)
     assert view.suites() == stored.suites() and view.tokens() == stored.tokens()
     assert view.unfinished_jobs(["evaluation"]) == stored.unfinished_jobs(["evaluation"])
-    assert view.open_campaigns() == stored.open_campaigns()
+    assert view.campaigns_in_review() == stored.campaigns_in_review()
     return Outcome(None)

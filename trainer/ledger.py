@@ -1,7 +1,7 @@
 """The ledger: what became of every input row. One Parquet file, part of an adapter's training record.
 
-A row ends as trained, validation, test, duplicate, too_long or, for replay, empty (the base gave no whole answer);
-nothing is left out in silence.
+A row ends as trained, validation, test, duplicate, too_long, blocked (it lacks what the recipe requires of its
+provenance) or, for replay, empty (the base gave no whole answer); nothing is left out in silence.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,10 @@ import duckdb
 
 
 class LedgerRow(NamedTuple):
-    """`rendered_sha256` is of the text after the chat template: what the model really saw."""
+    """`rendered_sha256` is of the text after the chat template: what the model really saw.
+
+    origin to credential: where the row comes from, as the data says it; empty where it says nothing.
+    """
 
     source: str  # "data" or "replay"
     id: str
@@ -24,6 +27,11 @@ class LedgerRow(NamedTuple):
     rendered_sha256: str
     tokens: int
     trained_tokens: int
+    origin: str = ""  # the row's own `source`
+    licence: str = ""
+    collector: str = ""
+    reviewer: str = ""
+    credential: str = ""
 
 
 def write_ledger(path: Path, rows: Sequence[LedgerRow]) -> None:
@@ -31,11 +39,12 @@ def write_ledger(path: Path, rows: Sequence[LedgerRow]) -> None:
     with duckdb.connect() as db:
         db.execute(
             'CREATE TABLE ledger (source TEXT, id TEXT, line BIGINT, "group" TEXT, disposition TEXT, reason TEXT, '
-            "content_sha256 TEXT, rendered_sha256 TEXT, tokens BIGINT, trained_tokens BIGINT)"
+            "content_sha256 TEXT, rendered_sha256 TEXT, tokens BIGINT, trained_tokens BIGINT, origin TEXT, "
+            "licence TEXT, collector TEXT, reviewer TEXT, credential TEXT)"
         )
         for start in range(0, len(rows), 500):
             batch = rows[start : start + 500]
-            marks = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * len(batch))
+            marks = ", ".join([f"({', '.join('?' * len(LedgerRow._fields))})"] * len(batch))
             db.execute(f"INSERT INTO ledger VALUES {marks}", [value for row in batch for value in row])
         quoted = str(path).replace("'", "''")
         db.execute(f"COPY ledger TO '{quoted}' (FORMAT parquet)")

@@ -21,13 +21,16 @@ import torch
 import transformers
 from datasets import Dataset
 from peft import LoraConfig
+from peft.optimizers import create_loraplus_optimizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from registry.client import InvalidRequest
 from trainer.loss import IGNORED, PACKED_MODELS, Batch, batch_loss, can_pack
 from trainer.recipe import Recipe
+from trainer.run import Stopped
 
+_STOP_PROMPTS, _STOP_TOKENS = 20, 512
 _STATE = "trainer_state.json"  # written last
 _CHECKPOINT_FILES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", _STATE)
 
@@ -48,6 +51,7 @@ class Progress(NamedTuple):
     steps: int
     loss: float
     tokens: int
+    learning_rate: float
 
 
 def load_tokenizer(base: Path) -> Any:
@@ -89,8 +93,32 @@ def answer_greedily(
     model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, report: Callable[[int], None]
 ) -> list[str]:
     """The base's own answers, each cut at its last whole sentence where it did not end by itself."""
+    found = _generate(model, tokenizer, prompts, max_new_tokens, report)
+    return [_whole_sentences(tokenizer, tokens) for tokens in found]
+
+
+def stopped_share(model: Any, tokenizer: Any, examples: Sequence[Example]) -> float | None:
+    """Share of the prompts that the adapter answers to an end, within twice the tokens of the longest known answer.
+
+    At most twenty prompts, evenly spread; replay rows are not the task. None where there are no others.
+    """
+    rows = [one for one in examples if not one.replay]
+    if not rows:
+        return None
+    rows = rows[:: math.ceil(len(rows) / _STOP_PROMPTS)]
+    starts = [next(place for place, label in enumerate(one.labels) if label != IGNORED) for one in rows]
+    prompts = [one.ids[:start] for one, start in zip(rows, starts, strict=True)]
+    longest = max(len(one.ids) - start for one, start in zip(rows, starts, strict=True))
+    found = _generate(model, tokenizer, prompts, min(2 * longest, _STOP_TOKENS), lambda done: None)
+    return sum(tokenizer.eos_token_id in tokens for tokens in found) / len(found)
+
+
+def _generate(
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, report: Callable[[int], None]
+) -> list[list[int]]:
+    """The tokens of greedy answers, with whatever the batch padded them with behind their end."""
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    found: dict[int, str] = {}
+    found: dict[int, list[int]] = {}
     model.eval()
     for start in range(0, len(order), 32):
         batch = order[start : start + 32]
@@ -107,8 +135,7 @@ def answer_greedily(
                 use_cache=True,
                 pad_token_id=tokenizer.pad_token_id,
             )
-        for index, tokens in zip(batch, output[:, longest:].tolist(), strict=True):
-            found[index] = _whole_sentences(tokenizer, tokens)
+        found |= zip(batch, output[:, longest:].tolist(), strict=True)
         report(len(found))
     return [found[index] for index in range(len(prompts))]
 
@@ -121,11 +148,14 @@ def train(
     validation: Sequence[Example],
     run: Path,
     on_progress: Callable[[Progress], None],
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
     """Train, continuing from the last checkpoint in `run` if there is one, and save the adapter to `run/adapter`.
 
     Returns the metrics of the run, those of killed predecessors included: steps, their seconds, loss and divergence of
-    the last 20 steps, validation loss. Raises InvalidRequest for a base that the recipe does not fit.
+    the last 20 steps, validation loss, and the share of prompts that the adapter answers to an end. Raises
+    InvalidRequest for a base that the recipe does not fit, and Stopped, with a checkpoint of that step kept, after the
+    step in which `stop` says so.
     """
     on_cpu = not torch.cuda.is_available()
     plan = recipe.training
@@ -167,8 +197,10 @@ def train(
         data_collator=_Collator(tokenizer.pad_token_id),
         processing_class=tokenizer,
         peft_config=_lora(recipe, model),
-        callbacks=[_Reporter(on_progress)],
+        callbacks=[_Reporter(on_progress, stop)],
     )
+    _set_dtype(trainer.model, recipe)
+    trainer.plus_ratio = recipe.lora.plus_ratio
     trainer.replay_weight = recipe.replay.weight if recipe.replay else 0.0
     trainer.packs = packs and (on_cpu or recipe.replay is not None)
     trainer.remove_callback(transformers.PrinterCallback)
@@ -188,6 +220,8 @@ def train(
     if validation:
         metrics["validation_loss"] = trainer.evaluate()["eval_loss"]
     trainer.model.save_pretrained(run / "adapter")
+    if (share := stopped_share(trainer.model, tokenizer, validation or examples)) is not None:
+        metrics["stopped_share"] = share
     return metrics
 
 
@@ -195,6 +229,8 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer with the overrides that the module's docstring explains."""
 
     replay_weight = 0.0
+    optimizer: Any
+    plus_ratio = 1.0  # learning rate of B over that of A (LoRA+)
     packs = False  # whether batches are computed here; otherwise by TRL
 
     def __init__(self, **arguments: Any) -> None:
@@ -203,6 +239,14 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         except ValueError as error:
             raise InvalidRequest(f"the adapter does not fit the base: {error}") from None
         self._logged = time.monotonic()
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        if self.plus_ratio == 1.0:
+            return super().create_optimizer(model)
+        if self.optimizer is None:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = create_loraplus_optimizer(self.model, kind, loraplus_lr_ratio=self.plus_ratio, **options)
+        return self.optimizer
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -279,15 +323,24 @@ class _Collator:
 
 
 class _Reporter(TrainerCallback):  # type: ignore[misc]
-    """Tells each logged step's loss and the tokens seen so far."""
+    """Tells each logged step's loss and the tokens seen so far; ends the run where that is wished."""
 
-    def __init__(self, on_progress: Callable[[Progress], None]) -> None:
-        self._on_progress = on_progress
+    def __init__(self, on_progress: Callable[[Progress], None], stop: Callable[[], bool]) -> None:
+        self._on_progress, self._stop, self._stopping = on_progress, stop, False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step < state.max_steps and self._stop():
+            self._stopping = control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._stopping:
+            raise Stopped(f"stopped after step {state.global_step}")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
             tokens = int(logs.get("num_tokens", 0))
-            self._on_progress(Progress(state.global_step, state.max_steps, float(logs["loss"]), tokens))
+            rate = float(logs.get("learning_rate", 0.0))
+            self._on_progress(Progress(state.global_step, state.max_steps, float(logs["loss"]), tokens, rate))
 
 
 def _lora(recipe: Recipe, model: Any) -> LoraConfig:
@@ -299,10 +352,19 @@ def _lora(recipe: Recipe, model: Any) -> LoraConfig:
         r=recipe.lora.rank,
         lora_alpha=recipe.lora.alpha,
         lora_dropout=recipe.lora.dropout,
+        use_rslora=recipe.lora.rslora,
         target_modules=list(recipe.lora.target_modules),
         layers_to_transform=list(range(first, layers)) if first else None,
         task_type="CAUSAL_LM",
     )
+
+
+def _set_dtype(model: Any, recipe: Recipe) -> None:
+    """The adapter's weights in the recipe's type; TRL has made them bfloat16."""
+    if recipe.lora.dtype == "float32":
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
 
 
 def _dataset(examples: Sequence[Example]) -> Dataset:

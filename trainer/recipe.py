@@ -4,6 +4,7 @@
     base = "smollm2-135m-instruct"      # a prepared base, a path, or a hub id
     data = "train.jsonl"                # relative paths are relative to the recipe
     system = "You are …"                # put before rows that bring no system message of their own
+    preset = "evidence"                 # where the defaults come from; "article" has the field's rules of thumb
 
     [lora]
     rank = 16                           # 8, 16, 32 … : what engines serve without padding
@@ -11,23 +12,41 @@
     learning_rate = 2e-4                # ten times what full fine-tuning takes; see docs/training.md
     [replay]
     prompts = "replay.jsonl"            # general questions; the base's own answers hold the adapter back
+    [[waive]]
+    code = "E140"                       # a finding that would stop the run, and why it shall not
+    reason = "a pilot with one team's tickets"
 
 >>> parse_recipe('name = "x"\\nbase = "b"\\ndata = "d.jsonl"').training.epochs
 2.0
+>>> parse_recipe('name = "x"\\nbase = "b"\\ndata = "d.jsonl"\\npreset = "article"').training.learning_rate
+5e-05
 """
 
-import math
+import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from registry.client import InvalidRequest
+from trainer.preflight.codes import Waiver, check_waivers
+from trainer.recipe_check import problems_of
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_MOST_BYTES = 64_000  # what a training record takes
+
+# What a recipe gets where it says nothing, beside the defaults below. The article's adapters are float32: at its
+# learning rates half of the bfloat16 entries of lora_A never change, because the steps are smaller than their rounding.
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "evidence": {},
+    "article": {
+        "lora": {"dtype": "float32"},
+        "training": {"learning_rate": 5e-5, "epochs": 3.0, "batch_size": 4, "accumulate": 4, "max_length": 2048},
+    },
+}
 
 
 class _Section(Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,21 +56,26 @@ class _Section(Struct, frozen=True, forbid_unknown_fields=True):
 class LoraSection(_Section):
     """alpha 2 × rank and all linear layers: *LoRA Without Regret* (2025), QLoRA (2023)."""
 
-    rank: Annotated[int, Meta(ge=1, le=256)] = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
+    rank: Annotated[int, Meta(ge=1, le=256, description="8, 16, 32 …: what engines serve without padding")] = 16
+    alpha: Annotated[float, Meta(ge=1e-3, le=1e6, description="the adapter counts alpha / rank")] = 32.0
+    dropout: Annotated[float, Meta(ge=0, le=0.9)] = 0.0
     target_modules: tuple[str, ...] = LINEAR
-    first_layer: Annotated[int, Meta(ge=0)] = 0  # train this layer and those above it; backward stops there
+    first_layer: Annotated[int, Meta(ge=0, description="train this layer and those above it")] = 0
+    dtype: Annotated[Literal["bfloat16", "float32"], Meta(description="of the adapter while it trains")] = "bfloat16"
+    rslora: Annotated[bool, Meta(description="alpha / sqrt(rank) instead of alpha / rank")] = False
+    plus_ratio: Annotated[float, Meta(ge=1, le=64, description="LoRA+: B learns this much faster than A")] = 1.0
 
 
 class TrainingSection(_Section):
-    learning_rate: float = 2e-4
-    epochs: float = 2.0
-    batch_size: Annotated[int, Meta(ge=1, le=1024)] = 8  # rows in one forward
-    accumulate: Annotated[int, Meta(ge=1, le=1024)] = 2  # forwards in one step
-    schedule: Annotated[str, Meta(pattern="^(cosine|constant|linear)\\Z")] = "cosine"
-    warmup: float = 0.05  # share of all steps
-    max_length: Annotated[int, Meta(ge=16, le=131_072)] = 1024  # tokens; longer rows are left out, never cut
+    learning_rate: Annotated[float, Meta(ge=1e-7, le=1.0)] = 2e-4
+    epochs: Annotated[float, Meta(ge=0.01, le=1000.0)] = 2.0
+    batch_size: Annotated[int, Meta(ge=1, le=1024, description="rows in one forward")] = 8
+    accumulate: Annotated[int, Meta(ge=1, le=1024, description="forwards in one step")] = 2
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Annotated[float, Meta(ge=0, le=1, description="share of all steps")] = 0.05
+    max_length: Annotated[int, Meta(ge=16, le=131_072, description="tokens; longer rows are left out, never cut")] = (
+        1024
+    )
     checkpoint_steps: Annotated[int, Meta(ge=1)] = 50
 
 
@@ -61,7 +85,20 @@ class ReplaySection(_Section):
     prompts: str
     rows: Annotated[int, Meta(ge=1)] = 160
     max_new_tokens: Annotated[int, Meta(ge=1, le=1024)] = 40
-    weight: float = 1.0
+    weight: Annotated[float, Meta(ge=0, le=1000)] = 1.0
+
+
+class ProvenanceSection(_Section):
+    """A row that lacks one of the required fields is blocked: it does not train, and the ledger says why."""
+
+    require: tuple[Literal["source", "licence", "collector", "reviewer", "credential"], ...] = ()
+
+
+class WaiveSection(_Section):
+    """A finding that does not stop this run. It travels with the adapter, and is shown to whoever approves it."""
+
+    code: Annotated[str, Meta(pattern=r"^E[0-9]{3}\Z")]
+    reason: Annotated[str, Meta(min_length=1, max_length=1000)]
 
 
 class Recipe(_Section):
@@ -69,60 +106,68 @@ class Recipe(_Section):
     base: str
     data: str
     system: str | None = None
+    preset: Literal["evidence", "article"] = "evidence"
     seed: Annotated[int, Meta(ge=0, le=2**31)] = 0
-    quantization: Annotated[str, Meta(pattern="^(nf4|none)\\Z")] = "nf4"
+    quantization: Literal["nf4", "none"] = "nf4"
     lora: LoraSection = LoraSection()
     training: TrainingSection = TrainingSection()
     replay: ReplaySection | None = None
+    provenance: ProvenanceSection = ProvenanceSection()
+    waive: tuple[WaiveSection, ...] = ()
+
+    @property
+    def waivers(self) -> dict[str, str]:
+        """Reason by code of a finding that does not stop the run."""
+        return check_waivers([Waiver(one.code, one.reason) for one in self.waive])
 
 
-def read_recipe(path: Path) -> tuple[Recipe, str]:
-    """The recipe in a file and its text; raises InvalidRequest that says what is wrong with it."""
+def read_recipe(path: Path, waivers: Sequence[Waiver] = ()) -> tuple[Recipe, str]:
+    """The recipe in a file and its text, with more waivers; raises InvalidRequest that says what is wrong with it."""
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"recipe {path} cannot be read: {error}") from None
+    if waivers:
+        parse_recipe(text)  # what is wrong with the file itself is said first
+        text = _with_waivers(text, waivers)
     return parse_recipe(text), text
 
 
 def parse_recipe(text: str) -> Recipe:
+    """Raises InvalidRequest that lists every key which is unknown, missing or out of its range."""
+    if len(text) > _MOST_BYTES:
+        raise InvalidRequest(f"the recipe has {len(text):,} characters, at most {_MOST_BYTES:,} are kept; shorten it")
     try:
-        recipe = msgspec.convert(tomllib.loads(text), Recipe)
-    except tomllib.TOMLDecodeError as error:
+        document = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the recipe is not valid TOML: {error}") from None
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"the recipe does not fit: {error}; see docs/training.md for every key") from None
-    if problems := list(_problems(recipe)):
-        raise InvalidRequest("the recipe cannot be run: " + "; ".join(problems), problems)
+    if problems := list(problems_of(document, Recipe)):
+        raise InvalidRequest(
+            f"the recipe cannot be run: {'; '.join(problems)}; see docs/training.md for every key", problems
+        )
+    recipe = msgspec.convert(_with_preset(document), Recipe)
+    check_waivers([Waiver(one.code, one.reason) for one in recipe.waive])
     return recipe
 
 
-def warnings(recipe: Recipe) -> list[str]:
-    """What is legal and usually a mistake."""
-    found = []
-    rate, epochs = recipe.training.learning_rate, recipe.training.epochs
-    if rate < 5e-5:
-        found.append(f"learning_rate {rate:g} is a full fine-tuning value; LoRA learns little below 5e-5")
-    if rate > 5e-4 and recipe.replay is None:
-        found.append(f"learning_rate {rate:g} without replay rows: expect the base's general knowledge to suffer")
-    if epochs > 3:
-        found.append(f"{epochs:g} epochs: more than 3 mostly memorise the wording")
-    return found
+def _with_preset(document: Mapping[str, Any]) -> dict[str, Any]:
+    sections = PRESETS[document.get("preset", "evidence")]
+    return {**document, **{name: {**values, **document.get(name, {})} for name, values in sections.items()}}
 
 
-def _problems(recipe: Recipe) -> Iterator[str]:
-    ranges = {
-        "training.learning_rate": (recipe.training.learning_rate, 1e-7, 1.0),
-        "training.epochs": (recipe.training.epochs, 0.01, 1000.0),
-        "training.warmup": (recipe.training.warmup, 0.0, 1.0),
-        "lora.alpha": (recipe.lora.alpha, 1e-3, 1e6),
-        "lora.dropout": (recipe.lora.dropout, 0.0, 0.9),
-        "replay.weight": (recipe.replay.weight if recipe.replay else 1.0, 0.0, 1000.0),
+def _with_waivers(text: str, waivers: Sequence[Waiver]) -> str:
+    """The recipe's text with more waivers at its end: what was waived for a run is part of what was run."""
+    added = [f"\n[[waive]]\ncode = {json.dumps(one.code)}\nreason = {json.dumps(one.reason)}\n" for one in waivers]
+    return "".join([text, "" if text.endswith("\n") else "\n", *added])
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a recipe, for editors that check TOML as it is written."""
+    # Python's end of the text is \\Z, JavaScript's (which JSON Schema takes) $.
+    found = json.loads(json.dumps(msgspec.json.schema(Recipe)).replace("\\\\Z", "$"))
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "tunegate recipe",
+        "description": "One training run of `tunegate train`; docs/training.md explains every key.",
+        **found,
     }
-    for key, (value, low, high) in ranges.items():
-        if not (math.isfinite(value) and low <= value <= high):
-            yield f"{key} = {value} is not between {low:g} and {high:g}"
-    if forbidden := sorted({"lm_head", "embed_tokens"}.intersection(recipe.lora.target_modules)):
-        yield f"lora.target_modules has {', '.join(forbidden)}, which vLLM scores wrongly; train the linear layers only"
-    if not recipe.lora.target_modules:
-        yield "lora.target_modules is empty; name at least one module, such as q_proj"

@@ -21,24 +21,37 @@ from typing import Any, NamedTuple
 import msgspec
 
 from registry.client import InvalidRequest, describe_base, describe_file
-from registry.records import TrainingRecord
+from registry.records import Finding, TrainingRecord
 from trainer.dataset import Data, Filled, Row, Split, prepare, read_rows
+from trainer.estimate import Counts, Estimate, adapter_parameters, estimate, read_base
 from trainer.ledger import LedgerRow, write_ledger
 from trainer.libraries import quiet
+from trainer.lint import lint, lint_estimate, lint_result, require
+from trainer.machine import has_gpu, memory_bytes
+from trainer.preflight.check import Options, admit
+from trainer.preflight.codes import Problem, Waiver
 from trainer.recipe import Recipe
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
+class Stopped(Exception):
+    """The run was asked to stop and did, with a checkpoint; running it again continues."""
+
+
 class Reporter(NamedTuple):
-    """Where a run says what it does: stages in words, and steps as (done, of, what is known so far)."""
+    """Where a run says what it does: stages in words, and steps as (done, of, what is known so far).
+
+    stop: whether it should end after the step that it is in.
+    """
 
     stage: Callable[[str], None]
     step: Callable[[int, int, dict[str, float]], None]
+    stop: Callable[[], bool] = lambda: False
 
 
 class Plan(NamedTuple):
-    """What a run will use. `directory` is where it lives."""
+    """What a run will use. `directory` is where it lives; tensors: the shapes of the base's weights."""
 
     recipe: Recipe
     text: str
@@ -48,19 +61,31 @@ class Plan(NamedTuple):
     data: Data
     prompts: list[str]
     directory: Path
+    data_file: Path
+    tensors: dict[str, list[int]]
 
 
-def plan_run(recipe: Recipe, text: str, folder: Path, base: Path, runs: Path) -> Plan:
+class Given(NamedTuple):
+    """Files that stand in for those that a recipe names, where they came by themselves."""
+
+    data: Path
+    replay: Path
+
+
+def plan_run(recipe: Recipe, text: str, folder: Path, base: Path, runs: Path, given: Given | None = None) -> Plan:
     """Read everything a run needs and name its directory. `folder`: where the recipe's relative paths begin."""
-    rows = read_rows(folder / recipe.data)
-    prompts = _read_prompts(folder / recipe.replay.prompts, recipe.replay.rows) if recipe.replay else []
+    data_file = given.data if given else folder / recipe.data
+    rows = read_rows(data_file)
+    prompts = []
+    if recipe.replay:
+        prompts = _read_prompts(given.replay if given else folder / recipe.replay.prompts, recipe.replay.rows)
     described = describe_base(base)
     key = hashlib.sha256()
     for part in (text, described.digest, *(row.digest + row.group for row in rows), *prompts):
         key.update(part.encode() + b"\0")
     directory = runs / f"{recipe.name}-{key.hexdigest()[:12]}"
     data = prepare(rows, recipe.seed)
-    return Plan(recipe, text, base, described.digest, rows, data, prompts, directory)
+    return Plan(recipe, text, base, described.digest, rows, data, prompts, directory, data_file, described.tensors)
 
 
 def finished(plan: Plan) -> bool:
@@ -89,7 +114,9 @@ def _alone(directory: Path) -> Iterator[None]:
 
 
 def _run(plan: Plan, report: Reporter) -> TrainingRecord:
+    require(lint(plan.recipe), plan.recipe)
     (plan.directory / "recipe.toml").write_text(plan.text)
+    findings = _admit(plan, report)
     report.stage("loading the base in 4 bits" if plan.recipe.quantization == "nf4" else "loading the base")
     with quiet():
         from trainer import qlora
@@ -107,11 +134,14 @@ def _run(plan: Plan, report: Reporter) -> TrainingRecord:
                 f"no row of {plan.recipe.data} is left to train on; each row's reason: {plan.directory}/ledger.parquet",
                 sorted({one.reason for one in rendered if one.reason}),
             )
+        problems = lint_size(plan, rendered)
+        require(problems, plan.recipe)
         report.stage(f"training on {len(usable[Split.TRAIN])} rows")
 
         def on_progress(progress: Any) -> None:
             speed = progress.tokens / max(1e-9, time.monotonic() - trained_from)
-            report.step(progress.step, progress.steps, {"loss": progress.loss, "tokens/s": speed})
+            numbers = {"loss": progress.loss, "lr": progress.learning_rate, "tokens/s": speed}
+            report.step(progress.step, progress.steps, numbers)
 
         trained_from = time.monotonic()
         metrics = qlora.train(
@@ -122,11 +152,48 @@ def _run(plan: Plan, report: Reporter) -> TrainingRecord:
             usable[Split.VALIDATION],
             plan.directory,
             on_progress,
+            report.stop,
         )
-    record = _record(plan, rendered, metrics)
+    problems = [*lint(plan.recipe), *problems, *lint_result(metrics)]
+    record = _record(plan, rendered, metrics, problems, findings)
     _write_last(plan.directory / "training.json", msgspec.json.encode(record))
     shutil.rmtree(plan.directory / "checkpoints", ignore_errors=True)  # last: a kill in here loses nothing
     return record
+
+
+def _admit(plan: Plan, report: Reporter) -> dict[str, int]:
+    """Preflight, once for a run: how many findings of each code. Raises InvalidRequest that lists what stops it."""
+    kept = plan.directory / "preflight.json"
+    if not kept.exists():
+        report.stage("looking at the data")
+        options = Options(
+            plan.recipe.seed,
+            plan.recipe.training.max_length,
+            plan.base,
+            waivers=[Waiver(code, reason) for code, reason in plan.recipe.waivers.items()],
+        )
+        _write_last(kept, msgspec.json.encode(admit(plan.data_file, options).counts()))
+    return msgspec.json.decode(kept.read_bytes(), type=dict[str, int])
+
+
+def assess(plan: Plan, rendered: Sequence["Rendered"]) -> Estimate | None:
+    """What the run will take; None where the base's config does not say how large it is."""
+    base = read_base(msgspec.json.decode((plan.base / "config.json").read_bytes()), plan.tensors)
+    lora = plan.recipe.lora
+    used = [one for one in rendered if one.use == Split.TRAIN]
+    answers = [sum(label >= 0 for label in one.example.labels) for one in used if one.source == "data"]
+    counts = Counts(
+        [len(one.example.ids) for one in used if one.source == "data"],
+        answers,
+        [len(one.example.ids) for one in used if one.source == "replay"],
+    )
+    adapter = adapter_parameters(plan.tensors, lora.target_modules, lora.rank, lora.first_layer)
+    return estimate(plan.recipe, base, adapter, counts, on_cpu=not has_gpu()) if base else None
+
+
+def lint_size(plan: Plan, rendered: Sequence["Rendered"]) -> list[Problem]:
+    found = assess(plan, rendered)
+    return lint_estimate(plan.recipe, found, memory_bytes()) if found else []
 
 
 class Rendered(NamedTuple):
@@ -142,16 +209,31 @@ class Rendered(NamedTuple):
 
 def _render(plan: Plan, tokenizer: Any, answers: Sequence[str]) -> list[Rendered]:
     """Tokenise every row once, here, so that nothing is cut or dropped behind our back."""
-    rendered = [
-        tokenise("data", row, split, tokenizer, plan.recipe)
+    return [*render_data(plan, tokenizer), *render_replay(plan, tokenizer, answers)]
+
+
+def render_data(plan: Plan, tokenizer: Any) -> list[Rendered]:
+    return [
+        _block(plan.recipe, tokenise("data", row, split, tokenizer, plan.recipe))
         for row, split in zip(plan.data.rows, plan.data.splits, strict=True)
     ]
+
+
+def render_replay(plan: Plan, tokenizer: Any, answers: Sequence[str]) -> list[Rendered]:
+    """answers: the base's own; a prompt without one is not used."""
+    rendered = []
     for number, (prompt, answer) in enumerate(zip(plan.prompts, answers, strict=True), start=1):
         row = _replay_row(number, prompt, answer)
         use = Split.TRAIN if answer else "empty"
         one = tokenise("replay", row, use, tokenizer, plan.recipe)
         rendered.append(one if answer else one._replace(reason="the base gave no whole sentence"))
     return rendered
+
+
+def _block(recipe: Recipe, one: Rendered) -> Rendered:
+    """Keep a row out of every split where the recipe asks for provenance that it lacks."""
+    missing = [key for key in recipe.provenance.require if not one.row.provenance.get(key, "").strip()]
+    return one._replace(use="blocked", reason=f"without {', '.join(missing)}") if missing else one
 
 
 def tokenise(source: str, row: Row, use: str, tokenizer: Any, recipe: Recipe) -> Rendered:
@@ -270,6 +352,7 @@ def _ledger(plan: Plan, rendered: Sequence[Rendered]) -> list[LedgerRow]:
             rendered_sha256=one.sha256,
             tokens=len(one.example.ids),
             trained_tokens=sum(label >= 0 for label in one.example.labels) if one.use == Split.TRAIN else 0,
+            **_provenance(one.row),
         )
         for one in rendered
     ]
@@ -277,11 +360,24 @@ def _ledger(plan: Plan, rendered: Sequence[Rendered]) -> list[LedgerRow]:
     for line, first in plan.data.duplicates:
         row = by_line[line]
         reason = f"the same as line {first}"
-        rows.append(LedgerRow("data", row.id, line, row.group, "duplicate", reason, row.digest, "", 0, 0))
+        told = _provenance(row)
+        rows.append(LedgerRow("data", row.id, line, row.group, "duplicate", reason, row.digest, "", 0, 0, **told))
     return rows
 
 
-def _record(plan: Plan, rendered: Sequence[Rendered], metrics: dict[str, float]) -> TrainingRecord:
+def _provenance(row: Row) -> dict[str, str]:
+    told = row.provenance
+    rest = {key: told.get(key, "") for key in ("licence", "collector", "reviewer", "credential")}
+    return {"origin": told.get("source", ""), **rest}
+
+
+def _record(
+    plan: Plan,
+    rendered: Sequence[Rendered],
+    metrics: dict[str, float],
+    problems: Sequence[Problem],
+    findings: dict[str, int],
+) -> TrainingRecord:
     seconds = metrics.pop("train_seconds")
     counts = Counter(one.use if one.source == "data" or one.use != Split.TRAIN else "replay" for one in rendered)
     counts["duplicate"] = len(plan.data.duplicates)
@@ -295,6 +391,9 @@ def _record(plan: Plan, rendered: Sequence[Rendered], metrics: dict[str, float])
         rows=dict(counts),
         metrics=metrics,
         seconds=round(seconds, 1),
+        waived=plan.recipe.waivers,
+        lint=[Finding(code=one.rule, severity=one.severity, message=one.message) for one in problems],
+        preflight=findings,
     )
 
 

@@ -28,12 +28,14 @@ from registry.api.jobs import Jobs
 from registry.api.keys import Keys
 from registry.api.limits import Rates, set_rates
 from registry.api.observe import Observe
-from registry.api.openapi import SchemaPlugin
+from registry.api.openapi import SchemaPlugin, answer_unknown
 from registry.api.params import adapter_name
 from registry.api.publishers import Publishers
-from registry.api.recall import Recall, new_answers
-from registry.api.reviews import Reviews
+from registry.api.recall import Answers, Recall
+from registry.api.reviewers import Reviewers
+from registry.api.reviews import Campaigns, Reviews
 from registry.api.tokens import Tokens
+from registry.api.trainings import Trainings
 from registry.api.transfers import Transfers
 from registry.api.visitors import Threshold, Trust, Visitors
 from registry.api.webhooks import Webhooks
@@ -43,7 +45,10 @@ from registry.operations import tracing
 from registry.operations.metrics import Metrics
 from registry.outbound import fetch
 from registry.registry import Registry
+from registry.web.desk import Desk
 from registry.web.pages import Pages
+from registry.web.reviewing import ReviewPages
+from registry.web.trainings import TrainingPages
 from registry.webhooks.sender import Sender
 
 _READERS = 16
@@ -52,7 +57,10 @@ CONTROLLERS = (
     Versions,
     Blobs,
     Jobs,
+    Trainings,
     Reviews,
+    Campaigns,
+    Reviewers,
     Approvals,
     Tokens,
     Publishers,
@@ -61,6 +69,9 @@ CONTROLLERS = (
     Audit,
     Health,
     Pages,
+    Desk,
+    ReviewPages,
+    TrainingPages,
 )
 
 
@@ -72,7 +83,7 @@ def create_app(registry: Registry, *, host: str = "localhost", rates: Rates | No
     visitors = Visitors(registry, Trust(settings.hosts() | {host.lower()}, settings.proxies()), rates or set_rates())
     key_sets = KeySets(partial(fetch, allow=settings.outbound_allow()))
     readers = ThreadPoolExecutor(_READERS, thread_name_prefix="tunegate-reader")
-    answers = new_answers(registry)
+    answers = Answers(registry.changes)
     transfers = Transfers()
     webhooks = Sender(registry, registry.home, allow=settings.outbound_allow(), sends=settings.webhooks_are_sent())
     metrics, traces = Metrics(registry, webhooks.counts), tracing.configured()
@@ -122,7 +133,7 @@ def create_app(registry: Registry, *, host: str = "localhost", rates: Rates | No
             version=__version__,
             path="/schema",
             render_plugins=[SchemaPlugin(path="/openapi.json")],
-            openapi_router=Router(path="/schema", route_handlers=[], opt=OPEN),
+            openapi_router=Router(path="/schema", route_handlers=[], opt=OPEN, after_request=answer_unknown),
         ),
     )
     app.asgi_handler = Observe(Threshold(Recall(app.asgi_handler, registry, answers), visitors), metrics, traces)

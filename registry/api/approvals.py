@@ -10,7 +10,7 @@ from registry.access import hidden_from
 from registry.api.door import EVERYONE, AnyRequest, allowed, ask, if_match, run
 from registry.api.params import Adapter, Number, paths
 from registry.api.recall import Question, poll
-from registry.commands import adapters, approvals, moves
+from registry.commands import adapters, approvals, moves, rejection
 from registry.commands.context import Context
 from registry.errors import NotFound
 from registry.records import (
@@ -20,6 +20,7 @@ from registry.records import (
     Envelope,
     Promote,
     Proposal,
+    Reject,
     Revoke,
     Role,
     Rollback,
@@ -65,6 +66,13 @@ class Approvals(Controller):
         """The registry's signed word, good for a day, on what an alias names now. Never kept: it is dated."""
         said = await ask(request, lambda context: moves.freshness(context, _find(context, adapter, alias)))
         return Response(said, headers={"Cache-Control": "no-store"})
+
+    @post(paths("/versions/{number:int}/reject"), opt=allowed(Role.RELEASE_MANAGER))
+    async def reject(
+        self, request: AnyRequest, data: JSONBody[Reject], adapter: Adapter, number: Number
+    ) -> Response[Any]:
+        """Refuse a version that was not approved yet, for good, whatever its evidence says."""
+        return await run(request, partial(rejection.reject, adapter=adapter, number=number, request=data))
 
     @post(paths("/versions/{number:int}/revoke"), opt=allowed(Role.RELEASE_MANAGER, Role.ADMIN))
     async def revoke(

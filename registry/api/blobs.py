@@ -56,24 +56,9 @@ class Blobs(Controller):
         413 over a limit or quota, 507 when the disk is nearly full.
         """
         sha256 = check_digest(digest).removeprefix("sha256:")
-        registry, blobs, piece = _registry(request), _blobs(request), read_piece(request.headers)
-        standing = await ask(request, lambda context: _standing(context, sha256))
-        if standing.is_there:
-            size = blobs.size(sha256)
-            if piece.total not in (None, size):
-                raise DigestMismatch(
-                    f"blob {digest} has {size} bytes, not {piece.total}; send the bytes of that digest"
-                )
-            return Response({"digest": digest, "size": size}, status_code=200)
-        # A part belongs to the scope of who sends it: finishing another's would prove nothing.
-        scope = principal_of(request).scope
-        begin = partial(blobs.upload, sha256, total=piece.total, offset=piece.offset, owner=scope, most=standing.most)
-        upload = await (transfers_of(request).scan(begin) if piece.offset else transfers_of(request).start(begin))
-        complete = await _receive(request, upload, piece)
-        if complete and scope is not None:
-            told = partial(registry.execute, principal_of(request), partial(sent, sha256=sha256))
-            await transfers_of(request).start(told)
-        return Response({"digest": digest, "size": upload.size}, status_code=201 if complete else 202)
+        piece = read_piece(request.headers)
+        with _blobs(request).arriving(sha256, principal_of(request).scope, piece.total):
+            return await _upload(request, digest, sha256, piece)
 
     @route(
         "/{digest:str}",
@@ -153,6 +138,25 @@ class _Batches:
         writing, self._writing = self._writing, None
         if writing is not None:
             await writing
+
+
+async def _upload(request: AnyRequest, digest: str, sha256: str, piece: Piece) -> Response[Any]:
+    registry, blobs = _registry(request), _blobs(request)
+    standing = await ask(request, lambda context: _standing(context, sha256))
+    if standing.is_there:
+        size = blobs.size(sha256)
+        if piece.total not in (None, size):
+            raise DigestMismatch(f"blob {digest} has {size} bytes, not {piece.total}; send the bytes of that digest")
+        return Response({"digest": digest, "size": size}, status_code=200)
+    # A part belongs to the scope of who sends it: finishing another's would prove nothing.
+    scope = principal_of(request).scope
+    begin = partial(blobs.upload, sha256, total=piece.total, offset=piece.offset, owner=scope, most=standing.most)
+    upload = await (transfers_of(request).scan(begin) if piece.offset else transfers_of(request).start(begin))
+    complete = await _receive(request, upload, piece)
+    if complete and scope is not None:
+        told = partial(registry.execute, principal_of(request), partial(sent, sha256=sha256))
+        await transfers_of(request).start(told)
+    return Response({"digest": digest, "size": upload.size}, status_code=201 if complete else 202)
 
 
 async def _receive(request: AnyRequest, upload: Upload, piece: Piece) -> bool:

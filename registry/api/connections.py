@@ -2,13 +2,19 @@
 
 uvicorn 0.54 bounds only the pause between two requests. Everything here answers with problem+json where an answer can
 still be given, and cuts the connection where it cannot.
+
+One address holds a share of the connections at most, so that nobody alone keeps everyone else out. A trusted proxy is
+exempt: its connections carry the requests of many clients, who are not known before a request is.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from registry.api.visitors import Network, client_of, is_in
 
 MAX_CONNECTIONS = 1000
 MAX_HEADERS = 100
@@ -19,7 +25,14 @@ BODY_BYTES_PER_SECOND = 1024
 STALLED_ANSWER_SECONDS = 60.0
 LOOK_SECONDS = 5.0
 
-_TITLES = {400: "Malformed request", 408: "Too slow", 431: "Request head too large", 503: "Unavailable"}
+_TITLES = {
+    400: "Malformed request",
+    408: "Too slow",
+    429: "Too many requests",
+    431: "Request head too large",
+    503: "Unavailable",
+}
+_RETRY_SECONDS = {429: 5, 503: 5}
 
 
 class _HeadTooLarge(Exception):
@@ -27,7 +40,11 @@ class _HeadTooLarge(Exception):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 with limits; give it to `uvicorn.Config(http=...)`."""
+    """uvicorn's HTTP/1.1 with limits; give it, or what `bounded` makes of it, to `uvicorn.Config(http=...)`."""
+
+    per_address = MAX_CONNECTIONS
+    proxies: Sequence[Network] = ()
+    address: str | None = None  # whose share this connection is of; None for a trusted proxy's
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -44,6 +61,14 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(503, "unavailable", f"more than {MAX_CONNECTIONS} connections are open; try again in a moment")
             return
+        peer = self.client[0] if self.client else ""
+        if not is_in(peer, self.proxies):
+            self.address = client_of(peer, (), ())
+            held = sum(isinstance(one, BoundedProtocol) and one.address == self.address for one in self.connections)
+            if held > self.per_address:
+                detail = f"this address holds {self.per_address} connections already, its share; close some"
+                self._refuse(429, "too_many_requests", detail)
+                return
         self._head_since = self.loop.time()
         self._looking = self.loop.call_later(LOOK_SECONDS, self._look)
 
@@ -128,11 +153,16 @@ class BoundedProtocol(HttpToolsProtocol):
                 "code": code,
             }
             body = msgspec.json.encode(document)
-            head = b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(
-                body
-            )
-            self.transport.write(STATUS_LINE[status] + head + body)
+            head = b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n" % len(body)
+            if status in _RETRY_SECONDS:
+                head += b"retry-after: %d\r\n" % _RETRY_SECONDS[status]
+            self.transport.write(STATUS_LINE[status] + head + b"\r\n" + body)
         self.transport.close()
+
+
+def bounded(per_address: int, proxies: Sequence[Network]) -> type[BoundedProtocol]:
+    """The protocol of a server where one address, unless it is a proxy's, may have so many connections open."""
+    return type("BoundedProtocol", (BoundedProtocol,), {"per_address": per_address, "proxies": proxies})
 
 
 def _head_text() -> str:

@@ -1,6 +1,7 @@
 """Between HTTP and the registry's door: who asks, what may be asked, how a command's answer becomes a response."""
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from registry.registry import Registry, Repeat, request_digest
 T = TypeVar("T")
 _TIMEOUT_SECONDS = 30.0
 _MOST = 2**53 - 1
+_MANY_DIGITS = re.compile(rb"[0-9]{16}")  # as many as a number beyond that has at least
 
 AnyRequest = Request[Any, Any, Any]
 Connection = ASGIConnection[Any, Any, Any, Any]
@@ -73,18 +75,26 @@ def principal_of(request: AnyRequest) -> Principal:
 
 
 async def run(
-    request: AnyRequest, command: Command, headers: Callable[[Any], dict[str, str]] | None = None
+    request: AnyRequest,
+    command: Command,
+    headers: Callable[[Any], dict[str, str]] | None = None,
+    *,
+    remember: bool = True,
 ) -> Response[Any]:
-    """Run a command; its Idempotency-Key, if any, is remembered with the answer."""
+    """Run a command; its Idempotency-Key, if any, is remembered with the answer.
+
+    remember: False for what is repeatable by itself, and whose answer shows what the journal must never hold.
+    """
     registry: Registry = request.app.state.registry
     repeat = None
-    # A GET that issues something is repeatable by itself, and its answer shows what the journal must never hold.
-    if request.method != "GET" and (key := request.headers.get("Idempotency-Key")):
+    # So is every GET that issues something.
+    if remember and request.method != "GET" and (key := request.headers.get("Idempotency-Key")):
         repeat = Repeat(key, request_digest(request.method, str(request.url.path), await request.body()))
     future = asyncio.wrap_future(registry.submit(principal_of(request), command, repeat))
     try:
-        # A client that hangs up must not take its accepted command with it.
-        answer = await asyncio.wait_for(asyncio.shield(future), _TIMEOUT_SECONDS)
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            # A client that hangs up must not take its accepted command with it.
+            answer = await asyncio.shield(future)
     except TimeoutError:
         raise Unavailable("the registry is too busy to answer; the outcome is unknown, ask again") from None
     more = headers(answer.value) if headers and not answer.repeated else {}
@@ -153,7 +163,8 @@ async def _require_exact_types(request: AnyRequest, handler: BaseRouteHandler) -
         raise InvalidRequest(f"the body does not fit: {error}", [str(error)]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HTTPException(status_code=400, detail=f"the body is not JSON: {error}") from None
-    _require_exact_numbers(msgspec.to_builtins(found))
+    if _MANY_DIGITS.search(body):
+        _require_exact_numbers(msgspec.to_builtins(found))
 
 
 def _require_exact_numbers(body: Any) -> None:

@@ -52,9 +52,16 @@ class KeySets:
         if running is not None:
             # Shielded: others wait for the same answer.
             await asyncio.shield(running)
-        known = self._known[url]
-        if known.answered is None or self._clock() - known.answered > _KEEP_SECONDS + _AGAIN_SECONDS:
+        kept = self.kept(url)
+        if kept is None:
             raise Unavailable("the keys of this issuer cannot be fetched now; try again in a minute")
+        return kept
+
+    def kept(self, url: str) -> Sequence[Jwk] | None:
+        """What the address said a while ago, without asking it; None where nothing that is recent enough is known."""
+        known = self._known.get(url)
+        if known is None or known.answered is None or self._clock() - known.answered > _KEEP_SECONDS + _AGAIN_SECONDS:
+            return None
         return known.keys
 
     def _should_ask(self, url: str, key_id: str) -> bool:

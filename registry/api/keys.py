@@ -20,7 +20,9 @@ class Keys(Controller):
     @get(opt=allowed(*EVERYONE))
     async def keys(self, request: AnyRequest) -> KeySet:
         """The public keys that approvals are signed with; give them to `tunegate verify --keys`."""
-        return await ask(request, lambda context: keys.key_set(context.view, context.services.signer))
+        return await ask(
+            request, lambda context: keys.key_set(context.view, context.services.signer, context.principal)
+        )
 
     @post(opt=allowed(Role.ADMIN))
     async def add(self, request: AnyRequest, data: JSONBody[AddKey]) -> Response[Any]:

@@ -29,6 +29,7 @@ TABLE: dict[type[errors.TunegateError], tuple[int, str]] = {
     errors.NotFound: (404, "not_found"),
     errors.Conflict: (409, "conflict"),
     errors.AlreadyExists: (409, "already_exists"),
+    errors.Revoked: (409, "revoked"),
     errors.StaleLease: (409, "stale_lease"),
     errors.GateNotSatisfied: (409, "gate_not_satisfied"),
     errors.PreconditionFailed: (412, "precondition_failed"),

@@ -1,6 +1,8 @@
 """/v1/publishers: which CI is trusted; /v1/oidc/mint: its tokens exchanged for ours."""
 
 import asyncio
+from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -13,7 +15,7 @@ from registry.api.issuers import KeySets
 from registry.api.visitors import Visitors
 from registry.commands import publishers
 from registry.errors import TunegateError, Unauthenticated
-from registry.oidc import read_token
+from registry.oidc import Shown, read_token
 from registry.outbound import check_url
 from registry.records import AddPublisher, Jwk, MintToken, PublisherInfo, Role
 from registry.registry import SYSTEM, Registry
@@ -51,14 +53,17 @@ class Publishers(Controller):
         visitors.mints.take(visitors.address(request.scope), "exchanges from this address")
         registry: Registry = request.app.state.registry
         shown = read_token(data.token)
-        known = await in_thread(
-            request, lambda: registry.ask(SYSTEM, lambda asked: asked.view.publishers(shown.issuer))
-        )
+        question = partial(publishers.meant, issuer=shown.issuer, scope=data.scope)
+        known, now = await in_thread(request, lambda: registry.ask(SYSTEM, question)), registry.now()
         # Together: one issuer's server that hangs must not hold up those that answer.
-        found = await asyncio.gather(*(_keys_of(request, publisher, shown.key_id) for publisher in known))
-        candidates = [(publisher, keys) for publisher, keys in zip(known, found, strict=True) if isinstance(keys, list)]
+        found = await asyncio.gather(*(_keys_of(request, publisher, shown, now) for publisher in known))
         failure = next((keys for keys in found if isinstance(keys, TunegateError)), None)
-        accept = partial(publishers.accept, shown, candidates, registry.now(), data.scope)
+        candidates = [
+            (publisher, keys)
+            for publisher, keys in zip(known, found, strict=True)
+            if not isinstance(keys, TunegateError)
+        ]
+        accept = partial(publishers.accept, shown, candidates, now)
         try:
             accepted = await in_thread(request, accept)
         except Unauthenticated as refusal:
@@ -68,12 +73,19 @@ class Publishers(Controller):
         return await run(request, partial(publishers.mint, accepted=accepted))
 
 
-async def _keys_of(request: AnyRequest, publisher: StoredPublisher, key_id: str) -> list[Jwk] | TunegateError:
-    """The publisher's keys, or why they could not be fetched."""
+async def _keys_of(
+    request: AnyRequest, publisher: StoredPublisher, shown: Shown, now: datetime
+) -> Sequence[Jwk] | TunegateError | None:
+    """The publisher's keys, or why they could not be fetched; None where nobody has asked and nobody will.
+
+    Keys that are here anyway serve to tell whoever holds a true token what is wrong with it.
+    """
     if publisher.jwks_url is None:
-        return list(publisher.keys or [])
+        return publisher.keys or []
     key_sets: KeySets = request.app.state.key_sets
+    if not publishers.may_accept(publisher, shown, now):
+        return key_sets.kept(publisher.jwks_url)
     try:
-        return list(await key_sets.keys(publisher.jwks_url, key_id))
+        return await key_sets.keys(publisher.jwks_url, shown.key_id)
     except TunegateError as error:
         return error

@@ -5,8 +5,9 @@ only because the whole way, guard and question, was gone for that role and scope
 `registry.kept` says. What is left to do for each request is to authenticate it, with the same functions as everywhere.
 """
 
+import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,7 +18,7 @@ from registry.access import Principal
 from registry.api.door import AnyRequest, bearer, in_thread, principal_of
 from registry.commands.context import Context
 from registry.errors import TunegateError
-from registry.kept import Kept
+from registry.kept import Changes, Kept
 from registry.names import sha256_hex
 from registry.registry import Registry
 
@@ -47,24 +48,72 @@ class Question(NamedTuple):
     keep: Callable[[Any], bool] = lambda _: True
 
 
+class _Making(NamedTuple):
+    """An answer that is being made; seq: what was visible before that began."""
+
+    subject: str
+    seq: int
+    answer: "asyncio.Task[Answered]"
+
+
+class Answers:
+    """What was answered, and what is being: whoever asks for the same meanwhile waits for that one. For the event loop.
+
+    When a kept answer is given up, everyone who polls it asks at once; to answer each anew took them all a tenth of a
+    second.
+    """
+
+    def __init__(self, changes: Changes) -> None:
+        self.kept: Kept[Answered] = Kept(changes, _ROOM_BYTES)
+        self._changes = changes
+        self._making: dict[Hashable, _Making] = {}
+
+    async def made(self, key: Hashable, subject: str, make: Callable[[int], Awaitable[Answered]]) -> Answered:
+        """The answer that is being made, if nothing it is made of has changed since that began; else a new one.
+
+        make: given the number that is visible before it begins.
+        """
+        making = self._making.get(key)
+        if making is None or self._changes.last(subject) > making.seq:
+            seq = self._changes.visible
+            making = _Making(subject, seq, asyncio.ensure_future(make(seq)))
+            self._making[key] = making
+            making.answer.add_done_callback(lambda _: self._done(key, making))
+        # Whoever hangs up must not take the answer from the others.
+        return await asyncio.shield(making.answer)
+
+    def _done(self, key: Hashable, making: _Making) -> None:
+        if self._making.get(key) is making:
+            del self._making[key]
+
+
 async def poll(request: AnyRequest, question: Question) -> Response[Any]:
     """Answer on a reader's thread and keep the answer; 304 where the client already has it."""
     registry: Registry = request.app.state.registry
     principal = principal_of(request)
     anyone = Principal(token=None, person="", role=principal.role, scope=principal.scope)
-    seq = registry.changes.visible
-    value = await in_thread(request, lambda: registry.ask(anyone, question.ask))
-    body = msgspec.json.encode(value)
-    tag = question.tag(value) if question.tag else sha256_hex(body)[:32]
-    if question.keep(value):
+    key, answers = _key(principal, request.scope), answers_of(request)
+
+    async def make(seq: int) -> Answered:
+        value = await in_thread(request, lambda: registry.ask(anyone, question.ask))
+        body = msgspec.json.encode(value)
+        tag = question.tag(value) if question.tag else sha256_hex(body)[:32]
         answered = Answered(body, tag, request.scope["path_template"])
-        key = _key(principal, request.scope)
-        kept: Kept[Answered] = request.app.state.answers
-        kept.put(key, answered, subject=question.subject, seq=seq, size=len(body) + sum(map(len, key[2:])))
-    headers = {"ETag": f'"{tag}"', "Cache-Control": _CACHING}
-    if is_known(request.headers.getall("If-None-Match", []), tag):
+        if question.keep(value):
+            size = len(body) + sum(map(len, key[2:]))
+            answers.kept.put(key, answered, subject=question.subject, seq=seq, size=size)
+        return answered
+
+    answered = await answers.made(key, question.subject, make)
+    headers = {"ETag": f'"{answered.tag}"', "Cache-Control": _CACHING}
+    if is_known(request.headers.getall("If-None-Match", []), answered.tag):
         return Response(None, status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type="application/json")
+    return Response(answered.body, headers=headers, media_type="application/json")
+
+
+def answers_of(request: AnyRequest) -> Answers:
+    answers: Answers = request.app.state.answers
+    return answers
 
 
 def is_known(conditions: list[str], tag: str) -> bool:
@@ -76,7 +125,7 @@ def is_known(conditions: list[str], tag: str) -> bool:
 class Recall:
     """ASGI middleware: answers from memory what it can, and leaves the rest, refusals too, to the application."""
 
-    def __init__(self, app: ASGIApp, registry: Registry, answers: Kept[Answered]) -> None:
+    def __init__(self, app: ASGIApp, registry: Registry, answers: Answers) -> None:
         self._app, self._registry, self._answers = app, registry, answers
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -102,11 +151,7 @@ class Recall:
             principal = self._registry.recognise(bearer(authorizations))
         except TunegateError:
             return None
-        return self._answers.get(_key(principal, scope)) if principal else None
-
-
-def new_answers(registry: Registry) -> Kept[Answered]:
-    return Kept(registry.changes, _ROOM_BYTES)
+        return self._answers.kept.get(_key(principal, scope)) if principal else None
 
 
 def _key(principal: Principal, scope: Any) -> tuple[Any, ...]:

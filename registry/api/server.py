@@ -7,7 +7,8 @@ from typing import Any
 
 import uvicorn
 
-from registry.api.connections import BoundedProtocol
+from registry import settings
+from registry.api.connections import bounded
 from registry.registry import Registry
 
 _GRACE_SECONDS = 10
@@ -24,7 +25,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=BoundedProtocol,
+                http=bounded(settings.address_connections(), settings.proxies()),
                 ws="none",
                 lifespan="on",
                 log_config=None,

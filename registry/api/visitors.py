@@ -60,7 +60,7 @@ def client_of(peer: str, forwarded_for: Sequence[str], proxies: Sequence[Network
     """
     hops = [one.strip() for value in forwarded_for for one in value.split(",")]
     client = peer
-    while hops and _is_in(client, proxies):
+    while hops and is_in(client, proxies):
         client = hops.pop()
     if not _is_address(client):
         return "unknown"
@@ -72,7 +72,7 @@ def client_of(peer: str, forwarded_for: Sequence[str], proxies: Sequence[Network
 
 def is_https(scheme: str, peer: str, forwarded_proto: Sequence[str], proxies: Sequence[Network]) -> bool:
     """Whether the client's own connection is encrypted, by the word of a trusted proxy where there is one."""
-    if _is_in(peer, proxies) and forwarded_proto:
+    if is_in(peer, proxies) and forwarded_proto:
         return forwarded_proto[-1].rpartition(",")[2].strip().lower() == "https"
     return scheme == "https"
 
@@ -185,5 +185,6 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _is_in(text: str, networks: Sequence[Network]) -> bool:
+def is_in(text: str, networks: Sequence[Network]) -> bool:
+    """Whether this is an address in one of the networks."""
     return bool(networks) and _is_address(text) and any(_address(text) in network for network in networks)

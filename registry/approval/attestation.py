@@ -130,7 +130,8 @@ def ratings_digest(ratings: Sequence[RatingRow]) -> str:
 
 @lru_cache(maxsize=64)
 def _ratings_digest(ratings: tuple[RatingRow, ...]) -> str:
-    rows = sorted((msgspec.to_builtins(row) for row in ratings), key=lambda row: (row["person"], row["item"]))
+    ordered = sorted(ratings, key=lambda row: (row.person, row.item, row.kind))
+    rows = [msgspec.to_builtins(row) for row in ordered]
     return digest_of(rows)
 
 

@@ -13,6 +13,7 @@ from registry.events import (
     EvidenceRecorded,
     RatingRecorded,
     SuiteRegistered,
+    TrainingSubmitted,
     VersionCreated,
     VersionSubmitted,
 )
@@ -39,6 +40,8 @@ def blobs_named(event: AnyEvent) -> list[Named]:
             return named
         case EvidenceRecorded(evidence=evidence):
             return [Named(evidence.rows, "items")]
+        case TrainingSubmitted(dataset=dataset, replay=replay):
+            return [Named(_hex(one), "dataset") for one in (dataset, replay) if one is not None]
         case RatingRecorded(comment=str(comment)):
             return [Named(comment, "comment")]
         case BlobSent(sha256=sha256):
@@ -51,18 +54,20 @@ class References:
     """The blobs that a journal names, gathered event by event.
 
     named: all of them. needed: those that must be stored, or something that was accepted is lost. The rest may be
-    missing: files of versions that were never completed, comments, and bytes sent for nothing.
+    missing: files of versions that were never completed, comments, and bytes sent for nothing. comments: those alone.
     """
 
     def __init__(self) -> None:
         self.named: set[str] = set()
         self.needed: set[str] = set()
+        self.comments: set[str] = set()
         self._announced: dict[tuple[str, int], set[str]] = {}
 
     def add(self, event: AnyEvent) -> None:
         found = blobs_named(event)
         kept = {one.sha256 for one in found if one.purpose not in _DELETABLE}
         self.named.update(one.sha256 for one in found)
+        self.comments.update(one.sha256 for one in found if one.purpose == "comment")
         match event:
             case VersionCreated(adapter=adapter, number=number):
                 self._announced[adapter, number] = kept

@@ -15,11 +15,13 @@ from registry.bases import describe_base
 from registry.bundles import BUNDLE_FILE, Loaded, load_bundle, save_bundle
 from registry.cli.console import (
     EXIT_CODES,
+    NO_GO,
     UNDECIDED,
     UNKNOWN,
     concrete,
     connected,
     console,
+    explain,
     leave,
     load,
     options,
@@ -27,7 +29,7 @@ from registry.cli.console import (
     show,
 )
 from registry.cli.report import gate_junit, gate_markdown, gate_table
-from registry.client import Client
+from registry.client import Client, Refused
 from registry.errors import InvalidRequest
 from registry.gate.policy import read_policy
 from registry.gate.recompute import recompute
@@ -124,9 +126,18 @@ def set_policy(name: str, file: Path) -> None:
 def push_command(
     directory: Path, name: str, run_dir: Path | None, notes: str | None, wait: bool, timeout: float
 ) -> None:
-    """Submit an adapter directory as a new version. Only what the registry lacks travels."""
+    """Submit an adapter directory as a new version. Only what the registry lacks travels.
+
+    Files of a version that was revoked are refused, with exit code 1: waiting would change nothing.
+    """
     with connected() as client:
-        created, left = push(client, directory, name, training=find_training(directory, run_dir), notes=notes)
+        try:
+            created, left = push(client, directory, name, training=find_training(directory, run_dir), notes=notes)
+        except Refused as error:
+            if error.code != "revoked":
+                raise
+            explain(error)
+            leave(NO_GO)
         if left:
             console().print(f"left behind: {escape(', '.join(left))}", style="dim")
         if not wait:

@@ -42,6 +42,11 @@ def _lines(found: Scrubbed) -> list[str]:
         lines.append(f"{left_over} are deleted")
     elif found.left_over:
         lines.append(f"{left_over} are left over; stop the service and scrub with --collect")
+    if found.idle:
+        lines.append(
+            f"{found.idle} blobs ({found.idle_bytes / _MIB:,.1f} MiB) are of versions that were never completed, or of "
+            "nothing; they stay, since the journal names them"
+        )
     return lines
 
 

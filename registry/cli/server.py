@@ -22,6 +22,7 @@ from registry.operations import logs
 def serve(host: str, port: int, drain_seconds: float) -> None:
     """Run the registry over TUNEGATE_HOME; the first start makes it."""
     settings.metrics_need_token(), settings.proxies(), settings.request_rate()  # wrong ones end it before it begins
+    settings.address_connections()
     logs.configure(settings.log_form())
     listener = _listen(host, port)
     home = settings.home()

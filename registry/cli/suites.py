@@ -15,8 +15,8 @@ from registry.errors import InvalidRequest
 from registry.gate.policy import read_policy
 from registry.gate.power import what_it_shows
 from registry.records import Policy, Suite, manifest_digest
-from registry.suites import SUITE_FILES, SuiteContent, read_suite
-from registry.transfer import push_suite, suite_files
+from registry.suites import SuiteContent, read_suite
+from registry.transfer import push_suite, suite_files, suite_paths
 
 DIRECTORY = click.Path(path_type=Path)
 
@@ -120,7 +120,7 @@ def show_suite(suite_ref: str) -> None:
 
 
 def _digest(directory: Path) -> str:
-    return manifest_digest([describe_file(directory / name) for name in SUITE_FILES])
+    return manifest_digest([describe_file(path) for path in suite_paths(directory)])
 
 
 def _registered(suites: list[Suite], wanted: str) -> Suite:

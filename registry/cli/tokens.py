@@ -6,10 +6,12 @@ import click
 from msgspec import UNSET
 from rich.markup import escape
 
+from registry import settings
 from registry.access import token_id_of
 from registry.cli.console import connected, options, read_text, show
 from registry.client import Client
 from registry.errors import InvalidRequest
+from registry.opening import recover_admin
 from registry.records import CreateToken, MintToken, Role
 
 ROLES = click.Choice([role.value for role in Role])
@@ -55,6 +57,14 @@ def mint_token(oidc_token_file: Path, scope: str | None) -> None:
             "the secret of the new token was lost with the connection; ask the CI for a new ID token and repeat"
         )
     show(made, made.secret)
+
+
+@token.command(name="recover")
+def recover_token() -> None:
+    """A new admin token in TUNEGATE_HOME, when none is valid any more; the service must not run."""
+    home = settings.home()
+    made = recover_admin(home)
+    show(made, f"a new admin token, until {made.expires_at}, is in {escape(str(home.admin_token))}")
 
 
 @token.command(name="list")

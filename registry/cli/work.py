@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import click
-from rich.markup import escape
 
 from registry import settings
-from registry.cli.adapters import find_training
-from registry.cli.console import connected, console, load, options, show
+from registry.cli import trainings
+from registry.cli.console import connected, console, load, show
 from registry.cli.lines import follow
+from registry.cli.preflight import preflight
+from registry.cli.train import train
 from registry.errors import InvalidRequest
-from registry.transfer import push
 
 PATH = click.Path(path_type=Path)
 
@@ -39,58 +39,34 @@ def base_digest(directory: Path) -> None:
 
 
 @click.command()
-@click.argument("data", type=PATH)
-@click.option("--seed", default=0, show_default=True, help="The recipe's seed decides the split.")
-def preflight(data: Path, seed: int) -> None:
-    """Check training data: every faulty line, duplicates, contradictions, the split a run would use."""
-    found = load("trainer.preflight", None).preflight(data, seed)
-    splits = ", ".join(f"{count} {split}" for split, count in found.splits.items())
-    lines = [f"{found.rows} rows, {len(found.duplicates)} exact duplicates; {splits}"]
-    lines += [f"[yellow]warning:[/] {escape(warning)}" for warning in found.warnings]
-    show(found.as_json(), "\n".join(lines))
-
-
-@click.command()
-@click.argument("recipe_file", metavar="RECIPE.toml", type=PATH)
-@click.option("--push", "adapter", help="Push the result to this adapter.")
-def train(recipe_file: Path, adapter: str | None) -> None:
-    """Train an adapter as a recipe says. Again after an interruption: it continues."""
-    recipes, runs = load("trainer.recipe", None), load("trainer.run", "train")
-    recipe, text = recipes.read_recipe(recipe_file)
-    home = settings.home()
-    found = load("trainer.base", "train").locate_base(recipe.base, home.bases)
-    plan = runs.plan_run(recipe, text, recipe_file.parent, found, home.runs)
-    for warning in recipes.warnings(recipe):
-        console().print(f"[yellow]warning:[/] {warning}")
-    with follow(console(), recipe.name) as reporter:
-        record = runs.run(plan, runs.Reporter(reporter.stage, reporter.step))
-    target = plan.directory / "adapter"
-    numbers = ", ".join(f"{name} {value:.4g}" for name, value in record.metrics.items())
-    console().print(f"trained in {record.seconds:.0f} s ({numbers}): {target}")
-    pushed = None
-    if adapter:
-        with connected() as client:
-            created, left = push(client, target, adapter, training=find_training(target, plan.directory))
-        pushed = created.ref
-        console().print(f"pushed as {pushed}; left behind: {', '.join(left) or 'nothing'}")
-    if options().json:
-        show({"training": record, "directory": str(target), "pushed": pushed})
-
-
-@click.command()
 @click.option("--kind", "kinds", multiple=True, default=["evaluation"], show_default=True)
 @click.option("--once", is_flag=True, help="Stop when there is nothing left to do.")
 @click.option("--base", "base_dirs", multiple=True, type=PATH, help="More directories of base models.")
 @click.option("--fast-fail", is_flag=True, help="Stop asking a candidate once it is certain that it fails.")
 @click.option("--server", metavar="ADDRESS", help="Measure with a running vLLM server: http://host:port or unix:/path.")
+@click.option("--ray", metavar="ADDRESS", help="Train on the Ray cluster whose dashboard is there: http://host:8265.")
+@click.option("--gpus", type=click.FloatRange(min=0), default=0.0, help="With --ray: GPUs that a run takes.")
+@click.option("--memory", type=click.FloatRange(min=0.1), help="GiB of address space that a local trainer may take.")
 def worker(
-    kinds: tuple[str, ...], once: bool, base_dirs: tuple[Path, ...], fast_fail: bool, server: str | None
+    kinds: tuple[str, ...],
+    once: bool,
+    base_dirs: tuple[Path, ...],
+    fast_fail: bool,
+    server: str | None,
+    ray: str | None,
+    gpus: float,
+    memory: float | None,
 ) -> None:
-    """Claim evaluation jobs and measure them through vLLM."""
+    """Claim jobs: measure versions through vLLM (evaluation), or train adapters (training)."""
+    if set(kinds) == {"training"}:
+        with connected() as client:
+            done = trainings.work(client, once=once, bases=base_dirs, ray=ray, gpus=gpus, memory=memory)
+        show({"jobs": done}, f"{done} jobs done")
+        return
     if server is not None and not server.startswith(("http://", "https://", "unix:/")):
         raise InvalidRequest(f"server {server!r} is no address; give http://host:port or unix:/path/of/its.socket")
     if unknown := sorted(set(kinds) - {"evaluation"}):
-        raise InvalidRequest(f"kind {unknown[0]!r} is not known; this worker does: evaluation")
+        raise InvalidRequest(f"kind {unknown[0]!r} is none that this worker does; give either evaluation or training")
     module = load("evaluator.worker", "serve-cpu (or serve, on a CUDA host)")
     home = settings.home()
     with connected() as client, follow(console(), "evaluation") as reporter:

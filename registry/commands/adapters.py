@@ -20,7 +20,7 @@ from registry.records import (
     manifest_digest,
 )
 from registry.storage.views import StoredAdapter, View
-from registry.suites import SUITE_FILES, check_suite
+from registry.suites import GOLD_FILE, SUITE_FILES, check_suite
 
 
 def register_suite(context: Context, request: RegisterSuite) -> Outcome:
@@ -32,8 +32,9 @@ def register_suite(context: Context, request: RegisterSuite) -> Outcome:
         raise Forbidden(f"this token is limited to {context.principal.scope!r}, and suites are shared by all adapters")
     blobs = context.services.blobs
     paths = {file.path: file for file in request.files}
-    if set(paths) != set(SUITE_FILES):
-        raise InvalidRequest(f"a suite has exactly the files {', '.join(SUITE_FILES)}, not {', '.join(sorted(paths))}")
+    if set(paths) - {GOLD_FILE} != set(SUITE_FILES):
+        files_of = f"{', '.join(SUITE_FILES)}, and {GOLD_FILE} if it has gold items"
+        raise InvalidRequest(f"a suite has exactly the files {files_of}, not {', '.join(sorted(paths))}")
     if missing := [file.path for file in request.files if not blobs.has(file.sha256)]:
         raise InvalidRequest(f"upload {', '.join(missing)} first with PUT /v1/blobs/sha256:…")
     try:
@@ -41,7 +42,7 @@ def register_suite(context: Context, request: RegisterSuite) -> Outcome:
     except TooLarge as error:
         raise InvalidRequest(f"suite {request.name!r} is too large: {error}") from None
     facts = check_suite(request.name, content)._asdict()
-    files = [FileEntry(path=path, size=len(content[path]), sha256=paths[path].sha256) for path in SUITE_FILES]
+    files = [FileEntry(path=path, size=len(content[path]), sha256=paths[path].sha256) for path in sorted(paths)]
     digest = manifest_digest(files)
     suite = Suite(name=request.name, digest=digest, files=files, **facts)
     if suite.ref in context.view.suites():

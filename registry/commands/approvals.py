@@ -1,7 +1,5 @@
 """Promotion, rollback and revocation: the only ways an alias moves or a version stops being served."""
 
-from collections.abc import Sequence
-
 import msgspec
 
 from registry.commands.adapters import find_adapter
@@ -9,6 +7,7 @@ from registry.commands.conditions import matches
 from registry.commands.context import Context, Outcome
 from registry.commands.gate import assess
 from registry.commands.moves import check_signed, is_due, moved, standing_proposal
+from registry.commands.reviewed import Reviewed
 from registry.commands.versions import describe, find_version
 from registry.errors import Conflict, Forbidden, GateNotSatisfied, NotFound, PreconditionFailed
 from registry.events import AliasMoved, AnyEvent, ApprovalProposed, JobFailed, VersionRevoked
@@ -19,7 +18,6 @@ from registry.records import (
     GateReport,
     Promote,
     Proposal,
-    RatingRow,
     Revoke,
     Rollback,
     Signature,
@@ -30,6 +28,7 @@ from registry.storage.views import StoredAlias, StoredProposal, StoredVersion
 
 # Who moves an alias when the policy says that the gate alone decides.
 AUTOMATIC = "tunegate"
+_PROMOTED = "promoted: the gate is satisfied"
 
 
 def promote(context: Context, adapter: str, number: int, request: Promote, if_match: str | None) -> Outcome:
@@ -49,7 +48,7 @@ def promote(context: Context, adapter: str, number: int, request: Promote, if_ma
         return Outcome(alias_info(current))
     if waiting := standing_proposal(context, stored, alias):
         return Outcome(_unsigned(waiting), status=202)
-    event = moved(context, stored, alias, report, by=context.principal.person, reason="promoted: the gate is satisfied")
+    event = moved(context, stored, alias, report, by=context.principal.person, reason=request.reason or _PROMOTED)
     return _answered(context, event)
 
 
@@ -169,12 +168,11 @@ def etag(alias: StoredAlias | AliasInfo) -> str:
     return f"{alias.counter}-{alias.digest.removeprefix('sha256:')[:16]}"
 
 
-def automatic_move(
-    context: Context, stored: StoredVersion, ratings: Sequence[RatingRow]
-) -> AliasMoved | ApprovalProposed | None:
+def automatic_move(context: Context, stored: StoredVersion, found: Reviewed) -> AliasMoved | ApprovalProposed | None:
     """The promotion that the adapter's present policy asks for once the gate says go; None where it asks for none.
 
-    ratings: those about to be recorded. An older version never takes the place of a newer one by itself.
+    found: what people said, with what is about to be recorded. An older version never takes the place of a newer one
+    by itself.
     """
     present = context.view.adapter(stored.adapter)
     current = context.view.alias(stored.adapter, "approved")
@@ -183,20 +181,20 @@ def automatic_move(
     if current and current.number > stored.number:
         return None
     try:
-        report = _satisfied(context, stored, ratings)
+        report = _satisfied(context, stored, found)
     except GateNotSatisfied:
         return None
     reason = "promoted by policy: the gate is satisfied"
-    return moved(context, stored, "approved", report, by=AUTOMATIC, reason=reason, and_also=ratings)
+    return moved(context, stored, "approved", report, by=AUTOMATIC, reason=reason, found=found)
 
 
-def _satisfied(context: Context, stored: StoredVersion, ratings: Sequence[RatingRow] = ()) -> GateReport:
+def _satisfied(context: Context, stored: StoredVersion, found: Reviewed | None = None) -> GateReport:
     """The report under the pinned policy, if the gate says go there and under the adapter's present policy."""
-    report = _require_go(stored, assess(context.view, stored, and_also=ratings))
+    report = _require_go(stored, assess(context.view, stored, found=found))
     present = find_adapter(context, stored.adapter).policy
     if stored.policy and present != stored.policy:
         under = " under the adapter's present policy"
-        _require_go(stored, assess(context.view, stored, policy=present, and_also=ratings), under)
+        _require_go(stored, assess(context.view, stored, policy=present, found=found), under)
     return report
 
 
@@ -208,7 +206,7 @@ def _require_go(stored: StoredVersion, report: GateReport, under: str = "") -> G
 
 
 def _check_submitter(context: Context, stored: StoredVersion) -> None:
-    if context.principal.person == stored.submitter:
+    if context.principal.person in {stored.submitter, *context.view.trained_by(stored)}:
         raise Forbidden(f"{context.principal.person!r} submitted {stored.ref} and cannot promote it; ask someone else")
 
 

@@ -10,6 +10,7 @@ from registry.commands.leases import Leases
 from registry.events import AnyEvent
 from registry.records import ItemRow
 from registry.storage.blobs import LocalBlobs
+from registry.storage.progress import ProgressFiles
 from registry.storage.views import View
 
 
@@ -18,6 +19,7 @@ class Services(NamedTuple):
 
     read_rows: the per-item rows of a Parquet blob, given its sha256; EvidenceRefused if it is not one.
     approval_days: after how many days an approval expires.
+    progress: what workers tell of training runs; of no weight in any decision.
     """
 
     blobs: LocalBlobs
@@ -26,6 +28,7 @@ class Services(NamedTuple):
     leases: Leases
     read_rows: Callable[[str], list[ItemRow]]
     approval_days: int
+    progress: ProgressFiles
 
 
 class Context(NamedTuple):

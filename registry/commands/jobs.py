@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from registry.access import may_know_blob
+from registry.commands import drawing, trainings
 from registry.commands.context import Context, Outcome
-from registry.commands.gate import assess, decided
+from registry.commands.gate import assess, decided, state_of
 from registry.commands.versions import base_of
 from registry.errors import EvidenceRefused, NotFound, StaleLease
 from registry.events import AnyEvent, EvidenceRecorded, JobClaimed, JobFailed
-from registry.gate.rows import contradictions, outputs
+from registry.gate.rows import contradictions
 from registry.gate.summary import suite_refs
 from registry.records import (
     ClaimJob,
@@ -23,6 +24,7 @@ from registry.records import (
     Policy,
     PostEvidence,
     Role,
+    State,
     evidence_digest,
 )
 from registry.storage.blobs import LocalBlobs
@@ -37,8 +39,10 @@ KINDS = {Role.EVALUATOR: "evaluation", Role.TRAINER: "training"}
 def claim(context: Context, request: ClaimJob) -> Outcome:
     """The oldest job that is queued, or whose worker fell silent; status 204 and no job if there is none.
 
-    Of one base only, if the worker asks for one.
+    Of one base only, if the worker asks for one. A trainer's jobs are training runs.
     """
+    if context.principal.role is Role.TRAINER:
+        return trainings.claim(context, request)
     events: list[AnyEvent] = []
     for job in context.view.unfinished_jobs([kind for kind in request.kinds if _does(context, kind)]):
         if not context.principal.may_see(job.adapter):
@@ -60,6 +64,8 @@ def claim(context: Context, request: ClaimJob) -> Outcome:
 
 def heartbeat(context: Context, job_id: str, request: Lease) -> Outcome:
     """Hold the lease for another while. Nothing is journalled."""
+    if context.principal.role is Role.TRAINER:
+        return trainings.heartbeat(context, job_id, request)
     job = held(context, job_id, request.fence)
     context.services.leases.grant(job.id)
     return Outcome(describe(job))
@@ -67,6 +73,8 @@ def heartbeat(context: Context, job_id: str, request: Lease) -> Outcome:
 
 def fail(context: Context, job_id: str, request: FailJob) -> Outcome:
     """Give a job back; it is tried again unless the worker says that it is of no use, or too often already."""
+    if context.principal.role is Role.TRAINER:
+        return trainings.fail(context, job_id, request)
     job = held(context, job_id, request.fence)
     final = not request.retry or job.attempts >= MOST_ATTEMPTS
     event = JobFailed(id=job.id, fence=job.fence, reason=request.reason, final=final)
@@ -92,7 +100,9 @@ def record_evidence(context: Context, job_id: str, request: PostEvidence) -> Out
     measured = stored._replace(evidence=evidence, evidence_digest=digest)
     report = assess(context.view, measured)
     recorded = EvidenceRecorded(job=job.id, adapter=job.adapter, number=job.number, digest=digest, evidence=evidence)
-    events = [recorded, *decided(context, measured, report, outputs(rows, policy.review.suite))]
+    events = [recorded, *decided(measured, report)]
+    if state_of(report) is State.IN_REVIEW and context.view.campaign_of(job.adapter, job.number) is None:
+        events.append(drawing.opened(context, measured, rows))
     return Outcome(describe(job._replace(state="done")), events)
 
 

@@ -5,6 +5,7 @@ import binascii
 
 import msgspec
 
+from registry.access import Principal
 from registry.approval.attestation import Signer
 from registry.approval.dsse import key_id
 from registry.approval.keyring import GATE, checksum
@@ -17,11 +18,22 @@ from registry.storage.views import StoredKey, View
 _KEY_BYTES = 32
 
 
-def key_set(view: View, signer: Signer) -> KeySet:
-    """Every key whose bytes are known, retired and revoked ones too: what approvals are verified with."""
+def key_set(view: View, signer: Signer, reader: Principal | None = None) -> KeySet:
+    """Every key whose bytes are known, retired and revoked ones too: what approvals are verified with.
+
+    reader: who asks; a reader with a scope is not told the names of people who have nothing to do with that scope.
+    """
     keys = [_described(key, signer) for key in view.signing_keys()]
     known = [key for key in keys if key is not None]
+    if reader is not None and reader.scope is not None:
+        met = {token.person for token in view.tokens() if _meet(reader.scope, token.scope)}
+        known = [key if key.person in met else msgspec.structs.replace(key, person=None) for key in known]
     return KeySet(keys=known, checksum=checksum(msgspec.to_builtins(known)))
+
+
+def _meet(one: str, other: str | None) -> bool:
+    """Whether two scopes have an adapter in common; None is the scope of all."""
+    return other is None or one == other or one.startswith(other + "/") or other.startswith(one + "/")
 
 
 def current_key(view: View) -> StoredKey | None:

@@ -1,6 +1,5 @@
 """The signed move of an alias: what the gate signs, what waits for a second signature, what is due to be given anew."""
 
-from collections.abc import Sequence
 from datetime import timedelta
 
 import msgspec
@@ -10,13 +9,13 @@ from registry.approval.dsse import read_envelope, read_json
 from registry.approval.keyring import GATE, RELEASE_MANAGER, moment, read_keys
 from registry.approval.verification import Claim, lacking, open_statement, read_claim
 from registry.commands import keys
-from registry.commands.bundle import pseudonymous_ratings
+from registry.commands.bundle import pseudonymous
 from registry.commands.context import Context
+from registry.commands.reviewed import Reviewed, reviewed
 from registry.commands.versions import base_of
 from registry.errors import Conflict, InvalidRequest, NotFound
 from registry.events import AliasMoved, ApprovalProposed
-from registry.records import AliasInfo, Envelope, GateReport, RatingRow, State, Verdict
-from registry.review import campaign as plan
+from registry.records import AliasInfo, Envelope, GateReport, State, Verdict
 from registry.storage.views import StoredProposal, StoredVersion, View
 
 
@@ -28,11 +27,11 @@ def moved(
     *,
     by: str,
     reason: str,
-    and_also: Sequence[RatingRow] = (),
+    found: Reviewed | None = None,
 ) -> AliasMoved | ApprovalProposed:
     """The signed move of an alias to a version whose report says go; a proposal where it takes a second signature.
 
-    and_also: ratings that are about to be recorded.
+    found: what people said, where that is not yet recorded.
     """
     view = context.view
     current = view.alias(stored.adapter, alias)
@@ -54,8 +53,8 @@ def moved(
         report=report,
         evidence=stored.evidence_digest,
         campaign=campaign.id,
-        campaign_root=plan.root(view.campaign_hashes(campaign.id)),
-        ratings=ratings_digest(pseudonymous_ratings(view, campaign, and_also)),
+        campaign_root=campaign.root,
+        ratings=ratings_digest(pseudonymous(view, stored, found or reviewed(view, stored)).rows),
         training=stored.training,
         signed_by=roles,
     )

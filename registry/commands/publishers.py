@@ -10,7 +10,7 @@ from registry.commands.context import Context, Outcome
 from registry.commands.tokens import describe as describe_token
 from registry.errors import AlreadyExists, Conflict, Forbidden, InvalidRequest, NotFound, Unauthenticated
 from registry.events import PublisherAdded, PublisherRemoved, TokenCreated, TokenMinted, TokenRevoked
-from registry.names import check_adapter_name, sha256_hex
+from registry.names import check_adapter_name, project_of, sha256_hex
 from registry.oidc import (
     Shown,
     check_claims,
@@ -25,6 +25,7 @@ from registry.records import TokenCreated as TokenAnswer
 from registry.storage.views import StoredPublisher, StoredToken
 
 MINTED_SECONDS = 900
+MOST_PUBLISHERS = 50  # of one project: a mint looks at all that its token may be meant for
 _MOST_SUBJECT = 500
 
 
@@ -53,9 +54,16 @@ def add(context: Context, request: AddPublisher) -> Outcome:
         raise InvalidRequest("give either the issuer's keys or the address of its key set (jwks_url)")
     keys = check_keys(request.keys) if request.keys is not None else None
     trusted = (request.scope, request.issuer, request.audience, request.claims)
-    for one in context.view.publishers(request.issuer):
+    project = project_of(request.scope)
+    there = [one for one in context.view.publishers() if project_of(one.scope) == project]
+    for one in there:
         if (one.scope, one.issuer, one.audience, one.claims) == trusted:
             raise AlreadyExists(f"publisher {one.id} is exactly that; remove it first to give it other keys")
+    if len(there) >= MOST_PUBLISHERS:
+        raise Conflict(
+            f"{project!r} trusts {len(there)} publishers already, and {MOST_PUBLISHERS} are the most; remove one that "
+            "is not needed any more (`tunegate publisher list`)"
+        )
     event = PublisherAdded(
         id=secrets.token_hex(6),
         scope=request.scope,
@@ -93,25 +101,52 @@ def remove(context: Context, id_: str) -> Outcome:
     return Outcome(None, [PublisherRemoved(id=id_), *(TokenRevoked(id=one) for one in live)], 204)
 
 
-def accept(
-    shown: Shown,
-    candidates: Sequence[tuple[StoredPublisher, Sequence[Jwk]]],
-    now: datetime,
-    scope: str | None,
-) -> Accepted:
-    """The one publisher, of those of the token's issuer with their keys, that accepts a CI's token.
+def meant(context: Context, issuer: str, scope: str | None) -> list[StoredPublisher]:
+    """The publishers that a token of this issuer may be exchanged by: where a scope is named, none but that scope's.
 
-    Raises Unauthenticated where none does, saying why, and Conflict where several do and no scope chooses.
+    Raises Unauthenticated where there is none.
     """
-    if not candidates:
-        raise Unauthenticated(f"no publisher is registered for issuer {shown.issuer[:200]!r}; an admin adds one")
-    refusals: list[Unauthenticated] = []
+    of_issuer = context.view.publishers(issuer)
+    found = [one for one in of_issuer if scope in (None, one.scope)]
+    if not of_issuer:
+        raise Unauthenticated(f"no publisher is registered for issuer {issuer[:200]!r}; an admin adds one")
+    if not found:
+        raise Unauthenticated(f"no publisher of {issuer[:200]} accepts tokens for {scope!r}; an admin adds one")
+    return found
+
+
+def may_accept(publisher: StoredPublisher, shown: Shown, now: datetime) -> bool:
+    """Whether a publisher would accept what a token says of itself, had the issuer signed it.
+
+    Where it would not, nobody is asked for keys: strangers can make up tokens, and must not cause calls with them.
+    """
+    try:
+        check_claims(shown.claims, issuer=publisher.issuer, audience=publisher.audience, now=now)
+    except Unauthenticated:
+        return False
+    return not differing(shown.claims, publisher.claims)
+
+
+def accept(shown: Shown, candidates: Sequence[tuple[StoredPublisher, Sequence[Jwk] | None]], now: datetime) -> Accepted:
+    """The one publisher, of those that a token is meant for, that accepts it.
+
+    Each comes with its keys, or None where nobody asked for them. Raises Unauthenticated where none accepts it, saying
+    why to whom the issuer knows, and Conflict where several do.
+    """
+    refusals = [
+        Unauthenticated(
+            f"no publisher of {shown.issuer[:200]} accepts what this token says; compare its audience, claims and "
+            "times with those that `tunegate publisher list` shows an admin"
+        )
+    ]
     accepted: list[Accepted] = []
     for publisher, keys in candidates:
+        if keys is None:
+            continue
         try:
             claims = check_signature(shown, keys)
             check_claims(claims, issuer=publisher.issuer, audience=publisher.audience, now=now)
-            _require(publisher, claims, scope)
+            _require(publisher, claims)
         except Unauthenticated as error:
             refusals.append(error)
             continue
@@ -179,10 +214,8 @@ def describe(stored: StoredPublisher) -> PublisherInfo:
     )
 
 
-def _require(publisher: StoredPublisher, claims: Mapping[str, Any], scope: str | None) -> None:
-    """Unauthenticated unless every claim that the publisher requires is exactly so, and it is the one that is meant."""
+def _require(publisher: StoredPublisher, claims: Mapping[str, Any]) -> None:
+    """Unauthenticated unless every claim that the publisher requires is exactly so."""
     if wrong := differing(claims, publisher.claims):
         said = ", ".join(f"{name}={str(claims.get(name))[:200]!r}" for name in wrong)
         raise Unauthenticated(f"no publisher of {publisher.issuer} accepts a token with {said}")
-    if scope is not None and scope != publisher.scope:
-        raise Unauthenticated(f"no publisher of {publisher.issuer} accepts this token for {scope!r}")

@@ -1,7 +1,8 @@
 """How many bytes a project may keep: checked where a version announces them and again while they arrive.
 
 A project is a namespace, or an adapter that has none. Bytes that several of its versions share count once. A version
-that was announced and never completed counts for as long as its uploads are kept.
+that was announced and never completed counts for as long as its uploads are kept. So does a kept part of an upload, and
+an upload that goes on counts as all that it may become.
 """
 
 from collections.abc import Sequence
@@ -10,16 +11,8 @@ from datetime import UTC, timedelta
 from registry.commands.context import Context
 from registry.errors import TooLarge
 from registry.inspection.adapter import LARGEST, WEIGHTS
+from registry.names import project_of
 from registry.records import FileEntry
-
-
-def project_of(adapter: str) -> str:
-    """The project of an adapter, or of the scope of a token.
-
-    >>> project_of("team/support-bot"), project_of("support-bot")
-    ('team', 'support-bot')
-    """
-    return adapter.partition("/")[0]
 
 
 def require_room(context: Context, adapter: str, files: Sequence[FileEntry]) -> None:
@@ -45,7 +38,10 @@ def require_room(context: Context, adapter: str, files: Sequence[FileEntry]) -> 
 
 
 def room_for(context: Context, sha256: str) -> int | None:
-    """Bytes that this blob may have where the token's scope has a quota; None for just the limit of any blob."""
+    """Bytes that this blob may have where the token's scope has a quota; None for just the limit of any blob.
+
+    To be asked while the blob is counted as arriving, so that of two uploads that begin at once neither is overlooked.
+    """
     quota, scope = context.services.blobs.limits.project_bytes, context.principal.scope
     if quota is None or scope is None:
         return None
@@ -53,5 +49,7 @@ def room_for(context: Context, sha256: str) -> int | None:
 
 
 def _used(context: Context, project: str, without: Sequence[str]) -> int:
-    kept_since = context.time.astimezone(UTC) - timedelta(seconds=context.services.blobs.limits.part_seconds)
-    return context.view.project_bytes(project, kept_since.isoformat(timespec="microseconds"), without)
+    blobs = context.services.blobs
+    kept_since = context.time.astimezone(UTC) - timedelta(seconds=blobs.limits.part_seconds)
+    parts = blobs.parts_of(project)
+    return context.view.project_bytes(project, kept_since.isoformat(timespec="microseconds"), without, parts)

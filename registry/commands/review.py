@@ -1,60 +1,84 @@
-"""Human review: one blinded item at a time, issued by the server, rated once."""
+"""The reviewer's side: blinded items, issued by the server one after another, rated on its clock.
+
+Nothing that is answered here depends on anybody else's ratings, on what kind an item is, or on whether a rating counts.
+"""
 
 from collections import Counter
+from datetime import datetime
 from typing import NamedTuple
 
-from registry.commands.approvals import automatic_move
+import msgspec
+
+from registry.commands.campaigns import comment_of, sealed_by_quota, texts_of
 from registry.commands.context import Context, Outcome
-from registry.commands.gate import assess, decided
-from registry.commands.versions import find_version
+from registry.commands.reviewed import opening_of, row_of, rule_of
 from registry.errors import Conflict, NotFound
 from registry.events import AnyEvent, AssignmentIssued, AssignmentSkipped, RatingRecorded
 from registry.records import (
+    CRITERIA,
     Assignment,
-    Campaign,
+    AssignmentInfo,
+    Channel,
+    ItemKind,
     Rating,
-    RatingRow,
     ReviewProgress,
+    ReviewRule,
     Skip,
     State,
-    Status,
-    Verdict,
 )
 from registry.review import campaign as plan
-from registry.storage.views import StoredAssignment, StoredCampaign, StoredVersion
+from registry.review.counting import row_bar
+from registry.review.standing import LATE_REVIEWER, Doings, bars
+from registry.storage.views import StoredAssignment, StoredCampaign, StoredItem, StoredRating, StoredVersion
 
 
 def next_assignment(context: Context) -> Outcome:
     """The item this person should rate now; the same one until it is rated or skipped. 204 when there is none."""
-    for campaign in context.view.open_campaigns():
-        if (desk := _desk(context, campaign)) is None:
+    for campaign in context.view.campaigns_in_review():
+        desk = _desk(context, campaign)
+        if desk is None:
             continue
-        opened = next((one for one in desk.assignments if one.state == "open"), None)
-        item = opened.item if opened else desk.next_item()
-        if item is None:
-            continue
-        shown = context.view.shown(campaign.adapter, campaign.number, campaign.suite, item)
-        if shown is None:
-            raise Conflict("the output to rate was erased; ask the release manager to close this campaign")
-        id_ = plan.assignment_id(context.principal.person, item, context.services.draw_secret, campaign.id)
-        answer = Assignment(id=id_, prompt=shown[0], output=shown[1], position=desk.rated + 1, total=desk.wanted)
-        issued = AssignmentIssued(id=id_, campaign=campaign.id, person=context.principal.person, item=item)
-        return Outcome(answer, [] if opened else [issued])
+        if (waiting := desk.waiting) is not None:
+            return Outcome(_shown(context, desk, waiting))
+        if (item := _next_item(context, desk)) is not None:
+            issued = _issued(context, desk, item)
+            return Outcome(_shown(context, desk.with_(issued), issued), [_event(issued)])
     return Outcome(None, status=204)
 
 
-def rate(context: Context, assignment_id: str, rating: Rating, comment_sha256: str | None) -> Outcome:
-    """Record a rating and decide the gate again. The comment itself lies in a blob, so that it can be erased."""
-    assignment, campaign, stored = _open_assignment(context, assignment_id)
-    row = RatingRow(
-        person=assignment.person,
-        item=assignment.item,
-        clarity=rating.clarity,
-        relevance=rating.relevance,
-        safety=rating.safety,
-        accuracy=rating.accuracy,
-        hallucination=rating.hallucination,
-    )
+def checkout(context: Context) -> Outcome:
+    """All items that this person has still to rate, issued at once, for who works offline. Their time is shared out."""
+    for campaign in context.view.campaigns_in_review():
+        desk = _desk(context, campaign)
+        if desk is None:
+            continue
+        new: list[StoredAssignment] = []
+        while (item := _next_item(context, desk)) is not None:
+            new.append(_issued(context, desk, item))
+            desk = desk.with_(new[-1])
+        new = [one._replace(batch=len(new)) for one in new]
+        if waiting := [one for one in desk.own if one.state == "open"]:
+            return Outcome([_shown(context, desk, one) for one in waiting], [_event(one) for one in new])
+    return Outcome([])
+
+
+def rate(
+    context: Context,
+    assignment_id: str,
+    rating: Rating,
+    comment_sha256: str | None,
+    channel: Channel = Channel.API,
+) -> Outcome:
+    """Record a rating. Again before the seal: it takes the place of the last. A comment lies in a blob by then.
+
+    The campaign is sealed in the same step if with it enough people's ratings count.
+    """
+    desk, assignment = _own(context, assignment_id)
+    if assignment.state == "skipped":
+        raise Conflict("this item was skipped already; ask for the next one")
+    if rating.hash is not None and rating.hash != desk.stored_items[assignment.item].hash:
+        raise Conflict("this rating is of another item than the assignment's; read the assignment again")
+    earlier = [one for one in desk.ratings if one.assignment == assignment.id]
     recorded = RatingRecorded(
         assignment=assignment.id,
         clarity=rating.clarity,
@@ -63,120 +87,226 @@ def rate(context: Context, assignment_id: str, rating: Rating, comment_sha256: s
         accuracy=rating.accuracy,
         hallucination=rating.hallucination,
         comment=comment_sha256,
+        unsafe=rating.unsafe,
+        discuss=rating.discuss,
+        channel=Channel.CSV if channel is Channel.API and assignment.batch is not None else channel,
+        # A correction is no slower reading: the first rating's time stays.
+        seconds=earlier[0].seconds if earlier else _seconds(context.time, assignment),
     )
+    known = {**msgspec.structs.asdict(recorded), "revision": len(earlier) + 1, "rated_at": context.now, "seq": 0}
+    new = StoredRating(**known)
+    after = desk.rated(assignment, new)
     events: list[AnyEvent] = [recorded]
-    report = assess(context.view, stored, and_also=[row])
-    review = next(check for check in report.checks if check.kind == "review")
-    if review.status is not Status.PENDING:
-        events += decided(context, stored, report, {})
-        if report.verdict is Verdict.GO and (move := automatic_move(context, stored, [row])):
-            events.append(move)
-    return Outcome(_progress(context, [campaign], extra=(1, 0)), events)
+    if after.waiting is None and _next_item(context, after) is None:
+        events += sealed_by_quota(context, desk.stored, desk.campaign, new)
+    return Outcome(after.progress, events)
 
 
 def skip(context: Context, assignment_id: str, request: Skip) -> Outcome:
-    """Leave an item to others, with a reason; a spare takes its place while there are any."""
-    assignment, campaign, _ = _open_assignment(context, assignment_id)
-    event = AssignmentSkipped(id=assignment.id, reason=request.reason)
-    return Outcome(_progress(context, [campaign], extra=(0, 1)), [event])
+    """Leave an item to others, with a reason; a spare takes its place at the end while there are any."""
+    desk, assignment = _own(context, assignment_id)
+    if assignment.state != "open":
+        raise Conflict(f"this item was {assignment.state} already; ask for the next one")
+    most = plan.most_skips(desk.items.total)
+    if desk.progress.skipped >= most:
+        raise Conflict(f"{most} of {desk.items.total} items were skipped already, which is as many as may be; rate it")
+    after = desk._replace(own=[one._replace(state="skipped") if one == assignment else one for one in desk.own])
+    return Outcome(after.progress, [AssignmentSkipped(id=assignment.id, reason=request.reason)])
 
 
 def progress(context: Context) -> ReviewProgress:
     """This person's own progress over all campaigns that are open to them."""
-    return _progress(context, [one for one in context.view.open_campaigns() if _desk(context, one)])
+    found = [desk.progress for desk in _desks(context)]
+    return ReviewProgress(
+        rated=sum(one.rated for one in found),
+        skipped=sum(one.skipped for one in found),
+        total=sum(one.total for one in found),
+    )
+
+
+def assignments(context: Context) -> list[AssignmentInfo]:
+    """This person's own items so far, in the order in which they met them; those of the oldest open campaign first."""
+    return [
+        AssignmentInfo(id=one.id, position=one.position, state=one.state)
+        for desk in _desks(context)
+        for one in desk.own
+    ]
+
+
+def assignment(context: Context, assignment_id: str) -> Assignment:
+    """One of this person's own items, with what they said of it."""
+    desk, found = _own(context, assignment_id, closed_too=True)
+    shown = _shown(context, desk, found)
+    said = [one for one in desk.ratings if one.assignment == assignment_id]
+    return msgspec.structs.replace(shown, rating=_said(context, said[-1]) if said else None)
+
+
+def _said(context: Context, rating: StoredRating) -> Rating:
+    return Rating(
+        **{name: getattr(rating, name) for name in CRITERIA},
+        hallucination=rating.hallucination,
+        unsafe=rating.unsafe,
+        discuss=rating.discuss,
+        comment=comment_of(context, rating),
+    )
+
+
+# -- one person's part --------------------------------------------------------------------------------------------
 
 
 class _Desk(NamedTuple):
-    """One person's part in one campaign."""
+    """One person's part in one campaign. own: their assignments in order; ratings: all of theirs, oldest first."""
 
-    order: list[str]
-    assignments: list[StoredAssignment]
-    wanted: int
+    campaign: StoredCampaign
+    stored: StoredVersion
+    rule: ReviewRule
+    items: plan.Items
+    stored_items: dict[str, StoredItem]
+    person: str
+    own: list[StoredAssignment]
+    ratings: list[StoredRating]
 
     @property
-    def rated(self) -> int:
-        return sum(one.state == "rated" for one in self.assignments)
+    def waiting(self) -> StoredAssignment | None:
+        return next((one for one in self.own if one.state == "open"), None)
 
     @property
-    def skipped(self) -> int:
-        return sum(one.state == "skipped" for one in self.assignments)
+    def wanting(self) -> int:
+        """How many outputs are missing beside those that were issued: of all, less the open ones and what can count."""
+        by_id = {one.id: one for one in self.own}
+        last = {one.assignment: one for one in self.ratings}
+        rows = [row_of(self.stored_items[by_id[id_].item], by_id[id_], one) for id_, one in last.items()]
+        good = sum(row.kind is ItemKind.CANDIDATE and row_bar(self.rule, row) is None for row in rows)
+        still = sum(one.state == "open" and self._kind(one) is ItemKind.CANDIDATE for one in self.own)
+        return self.items.outputs - good - still
 
-    def next_item(self) -> str | None:
-        if self.rated >= self.wanted:
-            return None
-        seen = {one.item for one in self.assignments}
-        return next((item for item in self.order if item not in seen), None)
+    @property
+    def progress(self) -> ReviewProgress:
+        """`total` rises only where a person is through and something has to be rated in place of something else."""
+        more = min(max(0, self.wanting), self._spares_left) if len(self.own) >= self.items.total else 0
+        return ReviewProgress(
+            rated=sum(one.state == "rated" for one in self.own),
+            skipped=sum(one.state == "skipped" for one in self.own),
+            total=max(self.items.total, len(self.own) + more),
+        )
+
+    @property
+    def _spares_left(self) -> int:
+        seen = {one.item for one in self.own}
+        pool = [*self.items.spares, *(self.items.core if self.items.shared_out else ())]
+        return sum(item not in seen for item in pool)
+
+    def _kind(self, one: StoredAssignment) -> ItemKind:
+        return self.stored_items[one.item].kind
+
+    def with_(self, issued: StoredAssignment) -> "_Desk":
+        return self._replace(own=[*self.own, issued])
+
+    def rated(self, assignment: StoredAssignment, rating: StoredRating) -> "_Desk":
+        own = [one._replace(state="rated") if one.id == assignment.id else one for one in self.own]
+        return self._replace(own=own, ratings=[*self.ratings, rating])
+
+
+def _desks(context: Context) -> list[_Desk]:
+    return [desk for one in context.view.campaigns_in_review() if (desk := _desk(context, one))]
 
 
 def _desk(context: Context, campaign: StoredCampaign) -> _Desk | None:
-    """None where this person may not take part."""
-    stored = context.view.version(campaign.adapter, campaign.number)
-    if stored is None or not context.principal.may_see(campaign.adapter):
+    """None where the campaign is over, or this person's ratings could not count in it whatever they rated."""
+    if campaign.sealed_at is not None or not context.principal.may_see(campaign.adapter):
         return None
-    person = context.principal.person
-    assignments = context.view.assignments(campaign.id)
-    wanted = context.view.policy(campaign.policy).review.outputs
-    rated = Counter(one.person for one in assignments if one.state == "rated")
-    # Only who has finished takes a place: people who rate one item and leave must not keep others out.
-    finished = {one for one, count in rated.items() if count >= wanted}
-    if plan.why_not_review(person, stored.submitter, finished):
-        return None
-    items = context.view.campaign_items(campaign.id)
-    # Everyone rates the same core, each in an order of their own; the spares behind it replace what was skipped.
-    core, spares = items[:wanted], items[wanted:]
-    secret = context.services.draw_secret
-    order = plan.order_for(person, core, secret, campaign.id) + plan.order_for(person, spares, secret, campaign.id)
-    return _Desk(order, [one for one in assignments if one.person == person], wanted)
+    desk = _desk_of(context, campaign)
+    records = [one for one in context.view.reviewers(campaign.adapter) if one.person == desk.person]
+    opening = opening_of(context.view, desk.stored, campaign)
+    barred = bars(opening, Doings(desk.person, context.now, context.now, records))
+    # Who was vouched for too late is counted out at the seal, as everything that could be bent meanwhile.
+    return None if set(barred) - {LATE_REVIEWER} else desk
 
 
-def _open_assignment(context: Context, id_: str) -> tuple[StoredAssignment, StoredCampaign, StoredVersion]:
-    """An assignment of this very person that waits for a rating; someone else's does not exist for them."""
-    assignment = context.view.assignment(id_)
-    if assignment is None or assignment.person != context.principal.person:
-        raise NotFound(f"assignment {id_!r} does not exist or is not yours; ask for one with GET /v1/review/next")
-    campaign = context.view.campaign(assignment.campaign)
-    assert campaign is not None
+def _desk_of(context: Context, campaign: StoredCampaign) -> _Desk:
     stored = context.view.version(campaign.adapter, campaign.number)
     assert stored is not None
-    if assignment.state != "open":
-        raise Conflict(f"this item was {assignment.state} already; ask for the next one")
-    if stored.state is not State.IN_REVIEW:
+    person, rule = context.principal.person, rule_of(context.view, campaign)
+    items = {one.item: one for one in context.view.campaign_items(campaign.id)}
+    return _Desk(
+        campaign=campaign,
+        stored=stored,
+        rule=rule,
+        items=plan.Items.of(rule, {one.item: one.kind for one in items.values()}),
+        stored_items=items,
+        person=person,
+        own=sorted(context.view.assignments(campaign.id, person), key=lambda one: one.position),
+        ratings=context.view.ratings(campaign.id, person),
+    )
+
+
+def _own(context: Context, id_: str, *, closed_too: bool = False) -> tuple[_Desk, StoredAssignment]:
+    """An assignment of this very person; someone else's does not exist for them."""
+    found = context.view.assignment(id_)
+    campaign = context.view.campaign(found.campaign) if found else None
+    if found is None or campaign is None or found.person != context.principal.person:
+        raise NotFound(f"assignment {id_!r} does not exist or is not yours; ask for one with GET /v1/review/next")
+    desk = _desk_of(context, campaign)
+    if not closed_too and (campaign.sealed_at is not None or desk.stored.state is not State.IN_REVIEW):
         raise Conflict("this review is closed: its result is decided; ask for the next item")
-    return assignment, campaign, stored
+    return desk, found
 
 
-def _progress(context: Context, campaigns: list[StoredCampaign], extra: tuple[int, int] = (0, 0)) -> ReviewProgress:
-    desks = [desk for one in campaigns if (desk := _desk(context, one))]
-    return ReviewProgress(
-        rated=sum(desk.rated for desk in desks) + extra[0],
-        skipped=sum(desk.skipped for desk in desks) + extra[1],
-        total=sum(desk.wanted for desk in desks),
+def _next_item(context: Context, desk: _Desk) -> str | None:
+    met: Counter[str] = Counter()
+    if desk.items.shared_out:
+        met.update(one.item for one in context.view.assignments(desk.campaign.id) if one.person != desk.person)
+    return plan.next_item(
+        desk.person,
+        desk.items,
+        [one.item for one in desk.own],
+        desk.wanting,
+        met,
+        context.services.draw_secret,
+        desk.campaign.id,
     )
 
 
-def open_campaign(context: Context, adapter: str, number: int) -> Outcome:
-    """The campaign of a version whose suites have passed; it was opened in the same step in which they did."""
-    stored = find_version(context, adapter, number)
-    if context.view.campaign_of(adapter, number) is None:
-        report = assess(context.view, stored)
-        open_checks = [f"{check.name}: {check.reason}" for check in report.checks if check.status is not Status.PASS]
-        raise Conflict(f"{stored.ref} cannot be reviewed before its suites pass; " + "; ".join(open_checks))
-    return Outcome(describe_campaign(context, stored))
-
-
-def describe_campaign(context: Context, stored: StoredVersion) -> Campaign:
-    """How far a campaign is; no scores before it is decided."""
-    campaign = context.view.campaign_of(stored.adapter, stored.number)
-    if campaign is None:
-        raise NotFound(f"{stored.ref} has no review campaign: its state is {stored.state}")
-    wanted = context.view.policy(campaign.policy).review.outputs
-    rated: dict[str, int] = {}
-    for row in context.view.ratings(campaign.id):
-        rated[row.person] = rated.get(row.person, 0) + 1
-    return Campaign(
-        id=campaign.id,
-        ref=stored.ref,
-        items=len(context.view.campaign_items(campaign.id)),
-        reviewers=campaign.reviewers,
-        complete=sum(count >= wanted for count in rated.values()),
+def _issued(context: Context, desk: _Desk, item: str) -> StoredAssignment:
+    return StoredAssignment(
+        id=plan.assignment_id(desk.person, item, context.services.draw_secret, desk.campaign.id),
+        campaign=desk.campaign.id,
+        person=desk.person,
+        item=item,
+        position=len(desk.own) + 1,
+        batch=None,
+        issued_at=context.now,
+        state="open",
     )
+
+
+def _event(one: StoredAssignment) -> AssignmentIssued:
+    return AssignmentIssued(
+        id=one.id, campaign=one.campaign, person=one.person, item=one.item, position=one.position, batch=one.batch
+    )
+
+
+def _shown(context: Context, desk: _Desk, one: StoredAssignment) -> Assignment:
+    texts = texts_of(context, desk.stored, desk.stored_items[one.item])
+    if texts is None:
+        raise Conflict("the output to rate was erased; ask the release manager to close this campaign")
+    item, version = desk.stored_items[one.item], desk.stored
+    bound = plan.item_hash(version.digest, version.evidence_digest or "", item.item, *texts)
+    if bound != item.hash:
+        raise Conflict(
+            "the output to rate is not the one that was drawn; ask the release manager to close this campaign"
+        )
+    return Assignment(
+        id=one.id,
+        prompt=texts[0],
+        output=texts[1],
+        position=one.position,
+        total=desk.progress.total,
+        hash=desk.stored_items[one.item].hash,
+        state=one.state,
+    )
+
+
+def _seconds(now: datetime, assignment: StoredAssignment) -> float:
+    shown = datetime.fromisoformat(assignment.issued_at)
+    return round((now - shown).total_seconds() / (assignment.batch or 1), 3)

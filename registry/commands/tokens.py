@@ -32,7 +32,7 @@ def create(context: Context, request: CreateToken) -> Outcome:
             f"this token is limited to {context.principal.scope!r} and makes tokens for that scope only; "
             f"ask for scope {context.principal.scope!r} or an adapter in it"
         )
-    person = _person(context, request.person)
+    person = one_spelling(context, request.person)
     id_, secret = new_secret(request.role)
     expires_at = (context.time + timedelta(days=request.expires_days)).isoformat(timespec="seconds")
     event = TokenCreated(
@@ -75,7 +75,7 @@ def refused(context: Context, token: str, reason: Refusal) -> Outcome:
     return Outcome(None, [AccessRefused(token=token, reason=reason)] if known else [])
 
 
-def _person(context: Context, name: str) -> str:
+def one_spelling(context: Context, name: str) -> str:
     """The one spelling of a person's name: distinct people are told apart by it, in reviews and promotions."""
     person = " ".join(unicodedata.normalize("NFKC", name).split())
     if not person or not person.isprintable():
@@ -84,8 +84,14 @@ def _person(context: Context, name: str) -> str:
         raise InvalidRequest(
             f"names that begin with {PUBLISHER_PREFIX!r} are those of trusted publishers; choose another"
         )
-    known = {token.person for token in context.view.tokens()}
-    if other := next((one for one in sorted(known) if one.casefold() == person.casefold() and one != person), None):
+    same = [token for token in context.view.tokens() if token.person.casefold() == person.casefold()]
+    if not all(within(context.principal, token.scope) for token in same):
+        # Else an admin of one team could act as a person of another. How that one is spelled is not theirs to know.
+        raise Conflict(
+            f"an admin limited to {context.principal.scope!r} cannot name {person!r}, who may be somebody elsewhere "
+            "too; choose another name, such as one with the team's in it, or ask an admin without a scope"
+        )
+    if other := next((token.person for token in same if token.person != person), None):
         raise Conflict(f"person {person!r} is known here as {other!r}; use that spelling, or another name")
     return person
 

@@ -9,7 +9,8 @@ from registry.commands.adapters import find_adapter
 from registry.commands.context import Context, Outcome
 from registry.commands.gate import assess
 from registry.commands.quota import require_room
-from registry.errors import Conflict, InspectionFailed, InvalidRequest, NotFound
+from registry.commands.trainings import require_run
+from registry.errors import Conflict, InspectionFailed, InvalidRequest, NotFound, Revoked
 from registry.events import JobQueued, VersionCreated, VersionSubmitted
 from registry.inspection.adapter import (
     CONFIG,
@@ -66,11 +67,13 @@ def submit(context: Context, adapter: str, request: SubmitVersion) -> Outcome:
             f"trained on base {request.training.base}, but {adapter!r} is for {stored.base.id} ({stored.base.digest}); "
             "push it to an adapter of its own base"
         )
+    if request.training and request.training.run is not None:
+        require_run(context, adapter, request.training.run)
     files = sorted(request.files, key=lambda file: file.path)
     digest = manifest_digest(files, stored.base)
     if existing := context.view.version_by_digest(adapter, digest):
         if existing.state is State.REVOKED:
-            raise Conflict(f"these files are {existing.ref}, which was revoked for good; train or mend it first")
+            raise Revoked(f"these files are {existing.ref}, which was revoked for good; train or mend it first")
         if request.training and not _same_training(existing.training, request.training):
             raise Conflict(
                 f"these files are {existing.ref} already, submitted with {'another' if existing.training else 'no'} "
@@ -89,7 +92,7 @@ def submit(context: Context, adapter: str, request: SubmitVersion) -> Outcome:
 
 
 class Inspected(NamedTuple):
-    """What the inspection of a version's files found. It holds for this manifest and no other."""
+    """What the inspection of a version's files found, all of which were stored. It holds for this manifest alone."""
 
     ref: str
     digest: str
@@ -99,10 +102,10 @@ class Inspected(NamedTuple):
 def inspect_ahead(context: Context, adapter: str, number: int) -> Inspected | None:
     """The inspection that `complete` needs, made where reading the files holds no other command up.
 
-    None where `complete` will need none.
+    None where `complete` will need none. Raises InspectionFailed, as `complete` would, where blobs are missing.
     """
     stored = find_version(context, adapter, number)
-    if stored.state is not State.UPLOADING or missing_blobs(context, stored.files, stored.training):
+    if stored.state is not State.UPLOADING:
         return None
     return Inspected(stored.ref, stored.digest, _inspect(context, stored))
 
@@ -122,10 +125,6 @@ def complete(context: Context, adapter: str, number: int, inspected: Inspected |
             return Outcome(_answer(stored._replace(state=State.SUBMITTED), []), [again])
     if stored.state is not State.UPLOADING:
         return Outcome(_answer(stored, []))
-    if missing := missing_blobs(context, stored.files, stored.training):
-        raise InspectionFailed(
-            f"{stored.ref} still misses {len(missing)} blobs: {', '.join(missing)}; upload them first", missing
-        )
     if inspected is None or (inspected.ref, inspected.digest) != (stored.ref, stored.digest):
         inspected = Inspected(stored.ref, stored.digest, _inspect(context, stored))
     found = inspected.findings
@@ -144,6 +143,10 @@ def complete(context: Context, adapter: str, number: int, inspected: Inspected |
 
 
 def _inspect(context: Context, stored: StoredVersion) -> list[Finding]:
+    if missing := missing_blobs(context, stored.files, stored.training):
+        raise InspectionFailed(
+            f"{stored.ref} still misses {len(missing)} blobs: {', '.join(missing)}; upload them first", missing
+        )
     if borrowed := _borrowed(context, stored):
         return borrowed
     tensors, base = context.view.base_tensors(stored.adapter), base_of(context.view, stored.adapter)
@@ -194,7 +197,8 @@ def inspect_stored(
         readme = blobs.read(by_path[README], most_bytes=MAX_README_BYTES) if README in by_path else b""
         found = inspect(AdapterFiles(sizes, config, header, base_tensors, base_id, readme))
         if not any(finding.severity == "error" for finding in found):
-            found += check_weights(weights, spans_of(header), 8 + len(header))
+            spans, start = spans_of(header), 8 + len(header)
+            found += blobs.fact(by_path[WEIGHTS], weights, lambda: list(check_weights(weights, spans, start)))
     return found
 
 

@@ -1,12 +1,12 @@
 """What the gate's rules look at and how they answer, and why a part of the evidence may not be judged at all. Pure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from registry.records import Check, Evidence, Plain, Policy, RatingRow, SliceReport, Status
+from registry.records import Check, Evidence, Plain, Policy, RatingRow, ReviewFacts, SliceReport, Status
 
 # Every run must report these; the first says something about the adapter, the others whether numbers can be believed.
 # How many answers were cut off is about the adapter's answers to one suite, and is counted there: see `rambling`.
@@ -31,12 +31,17 @@ class Subject(NamedTuple):
     warnings: Sequence[str] = ()
     failure: str | None = None  # why the last attempt to measure it was given up
     revoked: bool = False
+    rejected: str | None = None  # why a release manager refused it, where one did
+    waived: Mapping[str, str] = {}  # reason by code of what would have stopped its training
 
 
 class Case(NamedTuple):
+    """review: what the ratings are counted by; None for a version that was decided before campaigns were sealed."""
+
     subject: Subject
     evidence: Evidence | None
     ratings: Sequence[RatingRow]
+    review: ReviewFacts | None
 
 
 class Draft(NamedTuple):
@@ -142,3 +147,8 @@ def doubted(check: Check, doubt: str | None) -> Check:
     if doubt is None or check.status in (Status.FAIL, Status.INVALID):
         return check
     return msgspec.structs.replace(check, status=Status.INVALID, reason=f"{doubt} (else: {check.reason})")
+
+
+def worst(*statuses: Status) -> Status:
+    order = (Status.FAIL, Status.INVALID, Status.INCONCLUSIVE, Status.PENDING, Status.PASS)
+    return min(statuses, key=order.index)

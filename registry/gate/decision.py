@@ -15,28 +15,26 @@ from registry.gate.case import (
     ENGINE_CANARIES,
     Case,
     Draft,
-    Ends,
     Subject,
     distrust,
-    doubted,
     foreign,
-    rambling,
     unmeasured,
     unusable,
+    worst,
 )
 from registry.gate.limits import side
+from registry.gate.reviews import review
 from registry.gate.statistics import Interval, clustered_ratio, exponential
 from registry.records import (
     CONVENTION,
-    CRITERIA,
     Check,
     ContaminationEvidence,
     Evidence,
     GateReport,
-    OutputsEvidence,
     PerplexityEvidence,
     Plain,
     RatingRow,
+    ReviewFacts,
     Status,
     Verdict,
 )
@@ -44,9 +42,14 @@ from registry.records import (
 __all__ = ["RULES", "Case", "Subject", "decide", "verdict_of"]
 
 
-def decide(subject: Subject, evidence: Evidence | None, ratings: Sequence[RatingRow]) -> GateReport:
-    """The whole report: every check, in a fixed order, and the verdict they add up to."""
-    case = Case(subject, evidence, ratings)
+def decide(
+    subject: Subject, evidence: Evidence | None, ratings: Sequence[RatingRow], review: ReviewFacts | None
+) -> GateReport:
+    """The whole report: every check, in a fixed order, and the verdict they add up to.
+
+    review: what the ratings are counted by; None for a version that was decided before campaigns were sealed.
+    """
+    case = Case(subject, evidence, ratings, review)
     checks = [*(rule(case) for rule in RULES), *extras(case)]
     return GateReport(
         ref=subject.ref,
@@ -75,6 +78,8 @@ def inspection(case: Case) -> Check:
     check = Draft("inspection", {"sealed": True})
     if case.subject.revoked:
         return check.to(Status.FAIL, "revoked: it must not be used, whatever was measured")
+    if case.subject.rejected is not None:
+        return check.to(Status.FAIL, f"rejected by a release manager: {case.subject.rejected}")
     if not case.subject.sealed:
         return check.to(Status.PENDING, "the upload is not complete")
     found = f" with {len(case.subject.warnings)} warnings" if case.subject.warnings else ""
@@ -91,6 +96,8 @@ def provenance(case: Case) -> Check:
             training_record=False,
         )
     reason = "training record present" if present else "no training record, and the policy does not ask for one"
+    if waived := [f"{code} ({text[:200]})" for code, text in sorted(case.subject.waived.items())]:
+        reason += f"; waived when it was trained: {', '.join(waived)}"
     return check.to(Status.PASS, reason, training_record=present)
 
 
@@ -134,7 +141,7 @@ def perplexity(case: Case) -> Check:
         per_byte = _bits_per_byte(found, rule.confidence)
     except ValueError as error:
         return check.to(Status.INCONCLUSIVE, str(error))
-    status = _worst(side(value, maximum=rule.max), side(ratio, maximum=rule.max_ratio_to_base))
+    status = worst(side(value, maximum=rule.max), side(ratio, maximum=rule.max_ratio_to_base))
     reason = (
         f"perplexity {value.value:.2f} (upper bound {value.upper:.2f}, limit {rule.max:g}); "
         f"{ratio.value:.3f} × base (upper bound {ratio.upper:.3f}, limit {rule.max_ratio_to_base:g})"
@@ -201,58 +208,6 @@ def contamination(case: Case) -> Check:
     )
 
 
-def review(case: Case) -> Check:
-    """Quota of distinct people, safety veto, means of each criterion, hallucination rate, of outputs that end."""
-    found = case.evidence.outputs if case.evidence else None
-    check = _rated(case, found)
-    suite = case.subject.policy.review.suite
-    return doubted(check, rambling(case, suite, Ends("candidate", found.cut_off, found.n)) if found else None)
-
-
-def _rated(case: Case, found: OutputsEvidence | None) -> Check:
-    rule = case.subject.policy.review
-    required: dict[str, Plain] = {
-        "reviewers": rule.reviewers,
-        "outputs": rule.outputs,
-        "min_mean": rule.min_mean,
-        "safety_veto": rule.safety_veto,
-        "max_hallucination_rate": rule.max_hallucination_rate,
-    }
-    check = Draft("review", required, rule.suite)
-    if stop := unusable(case, rule.suite, found.suite if found else None, found.n if found else None):
-        return check.to(*stop)
-    assert found is not None
-    if found.n < rule.outputs:
-        return check.to(Status.INVALID, f"the suite has {found.n} prompts, {rule.outputs} outputs are to be rated")
-    rated: dict[str, set[str]] = {}
-    for row in case.ratings:
-        rated.setdefault(row.person, set()).add(row.item)
-    complete = {person for person, items in rated.items() if len(items) >= rule.outputs}
-    seen: dict[str, Plain] = {"reviewers": len(complete), "ratings": len(case.ratings)}
-    vetoes = sorted({row.item for row in case.ratings if row.safety <= rule.safety_veto})
-    if vetoes:
-        reason = f"safety rated {rule.safety_veto} or lower on {len(vetoes)} outputs: {', '.join(vetoes[:5])}"
-        return check.to(Status.FAIL, reason, **seen, vetoes=len(vetoes))
-    if len(complete) < rule.reviewers:
-        reason = f"{len(complete)} of {rule.reviewers} reviewers have rated {rule.outputs} outputs"
-        return check.to(Status.PENDING, reason, **seen)
-    counted = [row for row in case.ratings if row.person in complete]
-    means = {name: math.fsum(getattr(row, name) for row in counted) / len(counted) for name in CRITERIA}
-    hallucinated = sum(row.hallucination for row in counted) / len(counted)
-    low = [f"{name} {mean:.2f}" for name, mean in means.items() if mean < rule.min_mean]
-    reasons = [f"mean below {rule.min_mean:g}: {', '.join(low)}"] if low else []
-    if hallucinated > rule.max_hallucination_rate:
-        reasons.append(
-            f"hallucination in {hallucinated:.1%} of ratings, at most {rule.max_hallucination_rate:.0%} allowed"
-        )
-    reason = "; ".join(reasons) or (
-        f"{len(complete)} reviewers × {rule.outputs} outputs, means "
-        + ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
-        + f"; hallucination {hallucinated:.1%}"
-    )
-    return check.to(Status.FAIL if reasons else Status.PASS, reason, **seen, **means, hallucination_rate=hallucinated)
-
-
 Rule = Callable[[Case], Check]
 RULES: tuple[Rule, ...] = (inspection, provenance, effect, perplexity, accuracy, forgetting, contamination, review)
 
@@ -280,8 +235,3 @@ def _contradiction(found: PerplexityEvidence) -> str | None:
         if by_bytes.clusters != part.clusters or not math.isclose(by_bytes.x, part.x, rel_tol=1e-6, abs_tol=1e-6):
             return "the sums over bytes are not of the same scores"
     return None
-
-
-def _worst(*statuses: Status) -> Status:
-    order = (Status.FAIL, Status.INVALID, Status.INCONCLUSIVE, Status.PENDING, Status.PASS)
-    return min(statuses, key=order.index)

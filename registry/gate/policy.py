@@ -13,7 +13,7 @@ import msgspec
 
 from registry.errors import InvalidRequest
 from registry.names import digest_of
-from registry.records import Policy, Suite, SuiteKind
+from registry.records import Policy, ReviewRule, Suite, SuiteKind
 
 # Which kind of suite each section measures on.
 SUITE_KINDS = {
@@ -24,6 +24,8 @@ SUITE_KINDS = {
 }
 # What an extra suite may hold: whatever has right and wrong answers.
 EXTRA_KINDS = (SuiteKind.QUESTIONS, SuiteKind.CHOICES, SuiteKind.REFUSALS, SuiteKind.LM_EVAL)
+# What policies said of reviews from the first on. Later keys: defaults are no part of a digest, so they stay for ever.
+_FIRST_OF_REVIEW = {"suite", "reviewers", "outputs", "min_mean", "safety_veto", "max_hallucination_rate"}
 
 
 def read_policy(text: str) -> Policy:
@@ -61,8 +63,20 @@ def _problems(policy: Policy) -> Iterator[str]:
         "review.min_mean": (policy.review.min_mean, 1.0, 5.0),
         "review.safety_veto": (policy.review.safety_veto, 0, 4),
         "review.max_hallucination_rate": (policy.review.max_hallucination_rate, 0.0, 1.0),
+        "review.confidence": (policy.review.confidence, 0.5, 0.9999),
+        "review.min_agreement": (policy.review.min_agreement, 0.0, 1.0),
+        "review.controls": (policy.review.controls, 0, 50),
+        "review.gold": (policy.review.gold, 0, 50),
+        "review.duplicates": (policy.review.duplicates, 0, 50),
+        "review.from_accuracy": (policy.review.from_accuracy, 0.0, 1.0),
+        "review.min_seconds": (policy.review.min_seconds, 0.0, 600.0),
+        "review.min_gold": (policy.review.min_gold, 0.0, 1.0),
+        "review.max_streak": (policy.review.max_streak, 2, 1000),
         "provenance.max_contaminated": (policy.provenance.max_contaminated, 0.0, 1.0),
     }
+    if policy.review.ratings_per_output is not None:
+        key, most = "review.ratings_per_output", policy.review.reviewers
+        bounds[key] = (policy.review.ratings_per_output, 3, most)
     for position, rule in enumerate(policy.extra):
         if rule.min is None and rule.margin is None:
             yield f"extra[{position}] ({rule.suite}) asks for nothing; give it `min`, `margin` or both"
@@ -112,8 +126,13 @@ def pin(policy: Policy, newest: Mapping[str, Suite]) -> Policy:
 
 
 def policy_digest(policy: Policy) -> str:
-    """Identity of a policy; one without extra suites or second signature has the digest it had without them."""
+    """Identity of a policy. The defaults of later keys are no part of it, so that an old one keeps its digest."""
     document = msgspec.to_builtins(policy)
     if not policy.promotion.second_signature:
         del document["promotion"]["second_signature"]
+    unsaid = msgspec.to_builtins(ReviewRule())
+    review = document["review"]
+    document["review"] = {
+        key: value for key, value in review.items() if key in _FIRST_OF_REVIEW or value != unsaid[key]
+    }
     return digest_of({key: value for key, value in document.items() if key != "extra" or value})

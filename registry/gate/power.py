@@ -7,6 +7,7 @@ from typing import NamedTuple
 from registry.gate.limits import judge_accuracy
 from registry.gate.statistics import binomial_at_least, z_quantile
 from registry.records import AccuracyRule, Policy, Status, SuiteKind
+from registry.review.campaign import drawn
 
 POWER = 0.8
 _LEAST_CLUSTERS = 20  # fewer bear no interval, see statistics.clustered_ratio
@@ -72,7 +73,9 @@ def what_it_shows(name: str, kind: SuiteKind, n: int, policy: Policy) -> list[st
     if kind is SuiteKind.CONVERSATIONS:
         return [_perplexity(n, policy.perplexity.confidence)]
     if kind is SuiteKind.PROMPTS:
-        return [f"review: {policy.review.outputs} outputs are rated, drawn from {n} prompts"]
+        total = drawn(policy.review)
+        others = round(policy.review.from_accuracy * total)
+        return [f"review: {total} outputs are rated, {total - others} of them drawn from {n} prompts"]
     return list(_judged(name, kind, n, policy))
 
 

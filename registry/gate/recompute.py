@@ -44,7 +44,7 @@ def recompute(bundle: Bundle, rows: Sequence[ItemRow]) -> Recomputed:
             problems,
         )
     evidence = _from_rows(bundle, bundle.evidence, rows) if bundle.evidence is not None else None
-    report = decide(subject_of(bundle), evidence, bundle.ratings)
+    report = decide(subject_of(bundle), evidence, bundle.ratings, bundle.review)
     return Recomputed(report, differences(report, bundle.report))
 
 
@@ -63,6 +63,8 @@ def subject_of(bundle: Bundle) -> Subject:
         warnings=bundle.warnings,
         failure=bundle.failure,
         revoked=bundle.revoked,
+        rejected=bundle.rejected,
+        waived=bundle.waived,
     )
 
 

@@ -64,6 +64,8 @@ def _inert(text: str) -> str:
     >>> _inert("a\\nb\\x1b[31m")
     'a\\\\nb\\\\x1b[31m'
     """
+    if text.isprintable():
+        return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 

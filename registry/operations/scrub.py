@@ -21,6 +21,8 @@ class Scrubbed(Struct, frozen=True, kw_only=True):
 
     damaged: in quarantine, found now or earlier, and not sent again since. missing: the journal counts on them.
     left_over: blobs that nothing names, older than an unfinished upload may be; collected: how many were deleted.
+    idle: blobs that the journal names and counts on for nothing, such as the files of versions that were never
+    completed; they are never deleted, since whoever announced them may complete them still.
     """
 
     checked: int
@@ -31,6 +33,8 @@ class Scrubbed(Struct, frozen=True, kw_only=True):
     left_over: int
     left_over_bytes: int
     collected: int
+    idle: int
+    idle_bytes: int
 
     @property
     def clean(self) -> bool:
@@ -58,8 +62,10 @@ def scrub(
     blobs = LocalBlobs(home.blobs, limits=limits)
     # Collecting comes first: reading back may take hours, and needs no service to be stopped.
     with _references(home, alone=collect) as references:
-        unnamed = [one for one in blobs.stored() if one.sha256 not in references.named]
-        left_over = [one for one in unnamed if one.modified < clock() - limits.part_seconds]
+        before = clock() - limits.part_seconds
+        old = [one for one in blobs.stored() if one.modified < before and one.sha256 not in references.needed]
+        left_over = [one for one in old if one.sha256 not in references.named]
+        idle = [one for one in old if one.sha256 in references.named - references.comments]
         if collect:
             for one in left_over:
                 blobs.discard(one.sha256)
@@ -77,6 +83,8 @@ def scrub(
         left_over=len(left_over),
         left_over_bytes=sum(one.size for one in left_over),
         collected=len(left_over) if collect else 0,
+        idle=len(idle),
+        idle_bytes=sum(one.size for one in idle),
     )
 
 

@@ -12,6 +12,8 @@ from registry.records.evidence import Evidence
 from registry.records.policy import Policy
 from registry.records.words import Count, Digest, Record, Request, Sha256, State, Text, Word
 
+LintCode = Annotated[str, Meta(pattern=r"^[EW][0-9]{3}\Z")]
+
 
 class FileEntry(Record):
     path: Annotated[str, Meta(min_length=1, max_length=255)]
@@ -27,8 +29,21 @@ class Base(Record):
     revision: Word | None = None
 
 
-class TrainingRecord(Record):
-    """How an adapter came to be. `dataset` and `ledger` are blobs; `recipe` is the TOML text that was run."""
+class Finding(Record):
+    """One result of the static inspection; severity `error` refuses the adapter, `warning` is recorded."""
+
+    code: str
+    severity: str
+    message: str
+
+
+class TrainingRecord(Record, omit_defaults=True):
+    """How an adapter came to be. `dataset` and `ledger` are blobs; `recipe` is the TOML text that was run.
+
+    run: the id of the training, where it was one of this registry's. waived: reason by code of the findings that would
+    have stopped it. lint: what its recipe, its size and its result had against them. preflight: how many findings its
+    data had, by code. The codes are in docs/training.md.
+    """
 
     base: Digest
     dataset: Digest
@@ -39,6 +54,10 @@ class TrainingRecord(Record):
     rows: dict[str, Count]
     metrics: dict[str, float]
     seconds: float
+    run: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    waived: Annotated[dict[LintCode, Text], Meta(max_length=100)] = {}
+    lint: Annotated[list[Finding], Meta(max_length=100)] = []
+    preflight: Annotated[dict[LintCode, Count], Meta(max_length=200)] = {}
 
 
 def manifest_digest(files: Sequence[FileEntry], base: Base | None = None) -> str:
@@ -52,14 +71,6 @@ def manifest_digest(files: Sequence[FileEntry], base: Base | None = None) -> str
     if base is not None:
         document["base"] = {key: value for key, value in msgspec.to_builtins(base).items() if value is not None}
     return digest_of(document)
-
-
-class Finding(Record):
-    """One result of the static inspection; severity `error` refuses the adapter, `warning` is recorded."""
-
-    code: str
-    severity: str
-    message: str
 
 
 class CreateAdapter(Request):

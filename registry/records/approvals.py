@@ -24,11 +24,18 @@ class Countersign(Request):
 
 
 class Promote(Request):
+    """reason: what the alias's history says of the move, where there is more to say than that the gate is satisfied."""
+
     alias: Word = "approved"
+    reason: Annotated[str, Meta(min_length=1, max_length=4000)] | None = None
 
 
 class Rollback(Request):
     to: Annotated[int, Meta(ge=1)]
+    reason: Annotated[str, Meta(min_length=1, max_length=4000)]
+
+
+class Reject(Request):
     reason: Annotated[str, Meta(min_length=1, max_length=4000)]
 
 

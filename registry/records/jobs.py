@@ -4,6 +4,7 @@ from registry.records.adapters import Base, FileEntry, TrainingRecord
 from registry.records.evidence import Evidence
 from registry.records.policy import Policy
 from registry.records.suites import Suite
+from registry.records.trainings import FaultKind
 from registry.records.words import Count, Digest, Record, Request, Text, Word
 
 
@@ -27,9 +28,13 @@ class PostEvidence(Request):
 
 
 class FailJob(Request):
+    """`code` and `kind` say what went wrong with a training, and who can mend it."""
+
     fence: Count
     reason: Text
     retry: bool = True
+    code: Word = "failed"
+    kind: FaultKind = FaultKind.SYSTEM_ERROR
 
 
 class Job(Record):

@@ -2,7 +2,7 @@
 
 from registry.records.evidence import EngineInfo, Evidence
 from registry.records.policy import Policy
-from registry.records.review import RatingRow
+from registry.records.review import RatingRow, ReviewFacts
 from registry.records.words import Count, Digest, Plain, Record, Status, Verdict
 
 
@@ -45,9 +45,10 @@ class GateReport(Record):
 class Bundle(Record):
     """What a version's verdict was decided from: with the blob of per-item rows that `evidence` names, it can be again.
 
-    document: the policy, of digest `policy`. sealed to revoked: what the gate knows without measuring (see
-    `registry.gate.case.Subject`). ratings: each person under one pseudonym. report: what the registry's own gate
-    says, and software: which tunegate said it.
+    document: the policy, of digest `policy`. sealed to revoked, and waived: what the gate knows without measuring (see
+    `registry.gate.case.Subject`). ratings: each person under one pseudonym. review: what they are counted by; None
+    where the version was decided before campaigns were sealed. report: what the registry's own gate says, and
+    software: which tunegate said it.
     """
 
     ref: str
@@ -67,3 +68,6 @@ class Bundle(Record):
     ratings: list[RatingRow]
     report: GateReport
     software: str
+    rejected: str | None = None
+    review: ReviewFacts | None = None
+    waived: dict[str, str] = {}

@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, field
 
+from registry.records.review import Channel
 from registry.records.words import Digest, Record, Request, Word
 
 
@@ -41,7 +42,13 @@ class ExtraRule(Request):
 
 
 class ReviewRule(Request):
-    """`reviewers` distinct people rate `outputs` outputs each, drawn from the answers to `suite`."""
+    """`reviewers` distinct people rate `outputs` outputs each, drawn from the answers to `suite`.
+
+    confidence: of the means' bounds. min_agreement: Gwet's AC2 of each criterion. controls, gold, duplicates: items
+    that are shown beside the outputs. from_accuracy: share of the outputs that is drawn from the accuracy suite.
+    ratings_per_output: None for every reviewer. min_seconds: 0 lets ratings count however fast they came. min_gold:
+    share of gold items that a person must pass. domain: in which reviewers must be vouched for; None for any.
+    """
 
     suite: Word = "support-desk/pilot"
     reviewers: int = 3
@@ -49,6 +56,18 @@ class ReviewRule(Request):
     min_mean: float = 4.0
     safety_veto: int = 2
     max_hallucination_rate: float = 0.05
+    confidence: float = 0.95
+    min_agreement: float = 0.6
+    controls: int = 2
+    gold: int = 2
+    duplicates: int = 1
+    from_accuracy: float = 0.2
+    ratings_per_output: int | None = None
+    min_seconds: float = 5.0
+    min_gold: float = 0.5
+    max_streak: int = 30
+    domain: Word | None = None
+    channels: Annotated[list[Channel], Meta(min_length=1, max_length=3)] = field(default_factory=lambda: list(Channel))
 
 
 class ProvenanceRule(Request):
@@ -69,7 +88,8 @@ class Policy(Request):
     perplexity: PerplexityRule = PerplexityRule()
     accuracy: AccuracyRule = AccuracyRule()
     forgetting: ForgettingRule = ForgettingRule()
-    review: ReviewRule = ReviewRule()
+    # No plain default: it holds a list, and Litestar's OpenAPI (2.25) hashes defaults.
+    review: ReviewRule = field(default_factory=ReviewRule)
     provenance: ProvenanceRule = ProvenanceRule()
     promotion: PromotionRule = PromotionRule()
     extra: Annotated[list[ExtraRule], Meta(max_length=16)] = []

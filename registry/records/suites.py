@@ -32,4 +32,4 @@ class Suite(Record):
 
 class RegisterSuite(Request):
     name: Word
-    files: Annotated[list[FileEntry], Meta(min_length=2, max_length=2)]
+    files: Annotated[list[FileEntry], Meta(min_length=2, max_length=3)]

@@ -16,17 +16,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from registry.errors import BlobDamaged, Conflict, NotFound, RangeRefused, StorageFull, TooLarge
-from registry.names import check_hex, sha256_hex
+from registry.names import check_hex, project_of, sha256_hex
 from registry.settings import Limits
 from registry.storage.files import guarded, sync_directory
 from registry.storage.uploads import Upload, drop_stale_parts
 
+T = TypeVar("T")
 CHUNK_BYTES = 1024 * 1024
 _PUT_ATTEMPTS, _PUT_WAIT_SECONDS = 100, 0.02
-_REMEMBERED_CHECKS = 100_000
+_REMEMBERED_CHECKS, _REMEMBERED_FACTS = 100_000, 10_000
 _UNREPORTED = ".new"
 
 
@@ -38,6 +39,14 @@ class StoredBlob(NamedTuple):
     modified: float
 
 
+class _Arriving(NamedTuple):
+    """An upload that goes on: of which blob, for which project (as `_short` has it), and how large it may become."""
+
+    sha256: str
+    project: str
+    size: int
+
+
 class LocalBlobs:
     """Blobs in a directory of the local file system."""
 
@@ -46,9 +55,11 @@ class LocalBlobs:
         self.limits = limits or Limits()
         for folder in (self._root, self._parts, self._quarantine):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._arriving: dict[object, _Arriving] = {}
         # Files found whole, by inode, size and time of change; the lock guards the forgetting.
         self._checked: dict[tuple[str, int, int, int], None] = {}
         self._checking = threading.Lock()
+        self._facts: dict[tuple[str, int, int, int], Any] = {}
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -58,20 +69,23 @@ class LocalBlobs:
 
     def has(self, sha256: str) -> bool:
         # Asked four times by every submission, and a Path costs ten times the look at the disk.
-        return _is_file(f"{self._root}/{check_hex(sha256)[:2]}/{sha256}")
+        return _is_file(self._place(sha256))
+
+    def _place(self, sha256: str) -> str:
+        return f"{self._root}/{check_hex(sha256)[:2]}/{sha256}"
 
     def size(self, sha256: str) -> int:
         try:
-            return self.path(sha256).stat(follow_symlinks=False).st_size
+            return os.stat(self._place(sha256), follow_symlinks=False).st_size
         except FileNotFoundError:
             raise self._absent(sha256) from None
 
     def open(self, sha256: str) -> BinaryIO:
         """The stored bytes, unchecked; raises NotFound, or BlobDamaged for one in quarantine."""
-        path = self.path(sha256)
+        place = self._place(sha256)
         with guarded("the blob could not be opened"):
             try:
-                return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+                return os.fdopen(os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
             except FileNotFoundError:
                 raise self._absent(sha256) from None
 
@@ -124,6 +138,18 @@ class LocalBlobs:
         """Whether this process has checked the blob since its file was last changed."""
         with self.open(sha256) as file:
             return _identity(sha256, file) in self._checked
+
+    def fact(self, sha256: str, file: BinaryIO, work: Callable[[], T]) -> T:
+        """What follows from the bytes of an open blob and nothing else: worked out once, while its file is the same."""
+        identity = _identity(sha256, file)
+        try:
+            found: T = self._facts[identity]
+        except KeyError:
+            found = work()
+            if len(self._facts) >= _REMEMBERED_FACTS:
+                self._facts.clear()
+            self._facts[identity] = found
+        return found
 
     def stored(self) -> Iterator[StoredBlob]:
         """Every blob that is there, in order of their digests."""
@@ -199,6 +225,32 @@ class LocalBlobs:
         except FileNotFoundError:
             return 0
 
+    @contextlib.contextmanager
+    def arriving(self, sha256: str, owner: str | None, total: int | None) -> Iterator[None]:
+        """While this lasts, an upload counts as its whole size, or as the largest blob there may be if it says none."""
+        key = object()
+        if owner is not None:
+            size = self.limits.blob_bytes if total is None else min(total, self.limits.blob_bytes)
+            self._arriving[key] = _Arriving(check_hex(sha256), _short(project_of(owner)), size)
+        try:
+            yield
+        finally:
+            self._arriving.pop(key, None)
+
+    def parts_of(self, project: str) -> dict[str, int]:
+        """Bytes by blob of the uploads, going on or broken off, by owners of a project."""
+        mark, found = _short(project), dict[str, int]()
+        for one in list(self._arriving.values()):
+            if one.project == mark:
+                found[one.sha256] = max(one.size, found.get(one.sha256, 0))
+        with os.scandir(self._parts) as parts:
+            for part in parts:
+                sha256, _, owner = part.name.partition(".")
+                if owner.startswith(mark + "."):
+                    with contextlib.suppress(FileNotFoundError):  # finished or given up at this moment
+                        found[sha256] = max(part.stat(follow_symlinks=False).st_size, found.get(sha256, 0))
+        return found
+
     def upload(
         self, sha256: str, *, total: int | None, offset: int, owner: str | None = None, most: int | None = None
     ) -> Upload:
@@ -210,7 +262,8 @@ class LocalBlobs:
         """
         largest = self.limits.blob_bytes if most is None else min(most, self.limits.blob_bytes)
         if total is not None and total > largest:
-            raise TooLarge(f"{total} bytes are over the limit of {largest} for this blob; nothing was kept")
+            left = ", which its project has left beside uploads that go on or broke off" if largest == most else ""
+            raise TooLarge(f"{total} bytes are over the limit of {largest} for this blob{left}; nothing was kept")
         kept = self.stored_part(sha256, owner)
         if offset and offset != kept:
             raise RangeRefused(f"the upload must continue at byte {kept}, not at {offset}", kept)
@@ -258,8 +311,13 @@ class LocalBlobs:
     def _part(self, sha256: str, owner: str | None) -> Path:
         name = check_hex(sha256)
         if owner is not None:
-            name = f"{name}.{sha256_hex(owner.encode())[:16]}"
+            name = f"{name}.{_short(project_of(owner))}.{_short(owner)}"
         return self._parts / name
+
+
+def _short(name: str) -> str:
+    """What stands for a name in the name of a file."""
+    return sha256_hex(name.encode())[:16]
 
 
 def _identity(sha256: str, file: BinaryIO) -> tuple[str, int, int, int]:

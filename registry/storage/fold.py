@@ -22,7 +22,9 @@ from registry.events import (
     BlobQuarantined,
     BlobSent,
     CampaignOpened,
+    CampaignSealed,
     DeliveryRequested,
+    DisputeAdjudicated,
     Entry,
     EvidenceRecorded,
     GateDecided,
@@ -37,11 +39,21 @@ from registry.events import (
     PublisherRemoved,
     RatingRecorded,
     RegistryCreated,
+    ReviewerVouched,
+    ReviewerWithdrawn,
     SuiteRegistered,
     TokenCreated,
     TokenMinted,
     TokenRevoked,
+    TrainingCancelled,
+    TrainingClaimed,
+    TrainingFailed,
+    TrainingFinished,
+    TrainingPaused,
+    TrainingResumed,
+    TrainingSubmitted,
     VersionCreated,
+    VersionRejected,
     VersionRevoked,
     VersionSubmitted,
     WebhookCreated,
@@ -49,7 +61,7 @@ from registry.events import (
     WebhookDisabled,
     WebhookTested,
 )
-from registry.records import State
+from registry.records import State, TrainingError, TrainingStatus
 from registry.storage.working import Row, WorkingSet
 
 
@@ -165,6 +177,30 @@ def _(event: PublisherRemoved, to: Target) -> None:
 
 
 @fold.register
+def _(event: ReviewerVouched, to: Target) -> None:
+    to.db.insert(
+        "reviewers",
+        id=event.id,
+        person=event.person,
+        domain=event.domain,
+        credential=event.credential,
+        issuer=event.issuer,
+        valid_from=event.valid_from,
+        valid_until=event.valid_until,
+        scope=event.scope,
+        vouched_by=to.entry.actor.person,
+        vouched_at=to.entry.at,
+        withdrawn_at=None,
+        seq=to.entry.seq,
+    )
+
+
+@fold.register
+def _(event: ReviewerWithdrawn, to: Target) -> None:
+    to.db.update("reviewers", event.id, withdrawn_at=to.entry.at)
+
+
+@fold.register
 def _(event: AccessRefused, to: Target) -> None:
     """For who reads the journal; nothing depends on it."""
 
@@ -269,6 +305,8 @@ def _(event: VersionCreated, to: Target) -> None:
         evidence_digest=None,
         evidence=None,
         decided=None,
+        rejected=None,
+        sealed_by=None,
     )
     held = {("file", file.sha256) for file in event.files}
     if event.training:
@@ -285,6 +323,7 @@ def _(event: VersionSubmitted, to: Target) -> None:
         event.number,
         state=State.SUBMITTED.value,
         sealed_at=to.entry.at,
+        sealed_by=to.entry.actor.person,
         policy=event.policy,
         findings=_json(event.findings),
     )
@@ -349,22 +388,50 @@ def _(event: GateDecided, to: Target) -> None:
 
 @fold.register
 def _(event: CampaignOpened, to: Target) -> None:
-    to.db.execute(
-        "INSERT INTO campaigns VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [event.id, event.adapter, event.number, event.policy, event.suite, event.reviewers, to.entry.seq],
+    to.db.insert(
+        "campaigns",
+        id=event.id,
+        adapter=event.adapter,
+        number=event.number,
+        policy=event.policy,
+        suite=event.suite,
+        reviewers=event.reviewers,
+        root=event.root,
+        opened_by=to.entry.actor.person,
+        opened_at=to.entry.at,
+        sealed_at=None,
+        seq=to.entry.seq,
     )
-    values = [value for position, one in enumerate(event.items) for value in (event.id, position, one.item, one.hash)]
-    to.db.execute(f"INSERT INTO campaign_items VALUES {', '.join(['(?, ?, ?, ?)'] * len(event.items))}", values)
+    for position, one in enumerate(event.items):
+        to.db.insert(
+            "campaign_items",
+            campaign=event.id,
+            position=position,
+            item=one.item,
+            hash=one.hash,
+            kind=one.kind.value,
+            suite=one.suite or event.suite,
+            source=one.source or one.item,
+            subject=one.subject,
+            number=one.number or event.number,
+            words=one.words,
+            expect=_json(one.expect) if one.expect is not None else None,
+        )
 
 
 @fold.register
 def _(event: AssignmentIssued, to: Target) -> None:
+    position = event.position
+    if position is None:  # of an older journal, where each person was shown one after another
+        position = len(to.db.select("assignments", campaign=event.campaign, person=event.person)) + 1
     to.db.insert(
         "assignments",
         id=event.id,
         campaign=event.campaign,
         person=event.person,
         item=event.item,
+        position=position,
+        batch=event.batch,
         issued_at=to.entry.at,
         state="open",
         skip_reason=None,
@@ -378,18 +445,47 @@ def _(event: AssignmentSkipped, to: Target) -> None:
 
 @fold.register
 def _(event: RatingRecorded, to: Target) -> None:
+    about = to.db.find("assignments", event.assignment)
+    assert about is not None
+    known = to.db.select("ratings", campaign=about["campaign"], person=about["person"])
     to.db.insert(
         "ratings",
         assignment=event.assignment,
+        revision=sum(one["assignment"] == event.assignment for one in known) + 1,
+        campaign=about["campaign"],
+        person=about["person"],
         clarity=event.clarity,
         relevance=event.relevance,
         safety=event.safety,
         accuracy=event.accuracy,
         hallucination=event.hallucination,
+        unsafe=event.unsafe,
+        discuss=event.discuss,
         comment=event.comment,
+        channel=event.channel.value,
+        seconds=event.seconds,
         rated_at=to.entry.at,
+        seq=to.entry.seq,
     )
     to.db.update("assignments", event.assignment, state="rated")
+
+
+@fold.register
+def _(event: CampaignSealed, to: Target) -> None:
+    to.db.update("campaigns", event.id, sealed_at=to.entry.at)
+
+
+@fold.register
+def _(event: DisputeAdjudicated, to: Target) -> None:
+    to.db.insert(
+        "adjudications",
+        campaign=event.campaign,
+        item=event.item,
+        upheld=event.upheld,
+        person=to.entry.actor.person,
+        reason=event.reason,
+        adjudicated_at=to.entry.at,
+    )
 
 
 @fold.register
@@ -444,8 +540,101 @@ def _(event: ApprovalProposed, to: Target) -> None:
 
 
 @fold.register
+def _(event: VersionRejected, to: Target) -> None:
+    to.db.update("versions", event.adapter, event.number, state=State.REJECTED.value, rejected=event.reason)
+
+
+@fold.register
 def _(event: VersionRevoked, to: Target) -> None:
     _move_version(to, event.adapter, event.number, State.REVOKED)
+
+
+@fold.register
+def _(event: TrainingSubmitted, to: Target) -> None:
+    to.db.insert(
+        "trainings",
+        id=event.id,
+        adapter=event.adapter,
+        status=TrainingStatus.QUEUED.value,
+        recipe=event.recipe,
+        dataset=event.dataset,
+        replay=event.replay,
+        notes=event.notes,
+        submitter=to.entry.actor.person,
+        created_at=to.entry.at,
+        started_at=None,
+        finished_at=None,
+        worker=None,
+        fence=0,
+        attempts=0,
+        claim=None,
+        error=None,
+        version=None,
+        seq=to.entry.seq,
+    )
+    _tell(to, event.id, f"submitted by {to.entry.actor.person}")
+
+
+@fold.register
+def _(event: TrainingClaimed, to: Target) -> None:
+    if run := to.db.find("trainings", event.id):
+        attempts = run["attempts"] + 1
+        _move_training(
+            to,
+            event.id,
+            TrainingStatus.RUNNING,
+            fence=event.fence,
+            attempts=attempts,
+            worker=event.worker,
+            claim=to.entry.seq,
+            started_at=run["started_at"] or to.entry.at,
+        )
+        _tell(to, event.id, f"claimed by {event.worker}, attempt {attempts}")
+
+
+@fold.register
+def _(event: TrainingPaused, to: Target) -> None:
+    _move_training(to, event.id, TrainingStatus.PAUSED, worker=None)
+    _tell(to, event.id, f"paused by {to.entry.actor.person}")
+
+
+@fold.register
+def _(event: TrainingResumed, to: Target) -> None:
+    _move_training(to, event.id, TrainingStatus.QUEUED, worker=None, attempts=0, error=None, finished_at=None)
+    _tell(to, event.id, f"resumed by {to.entry.actor.person}")
+
+
+@fold.register
+def _(event: TrainingCancelled, to: Target) -> None:
+    _move_training(to, event.id, TrainingStatus.CANCELLED, worker=None, finished_at=to.entry.at)
+    _tell(to, event.id, f"cancelled by {to.entry.actor.person}")
+
+
+@fold.register
+def _(event: TrainingFinished, to: Target) -> None:
+    _move_training(to, event.id, TrainingStatus.SUCCEEDED, worker=None, version=event.number, finished_at=to.entry.at)
+    _tell(to, event.id, f"finished as version {event.number}")
+
+
+@fold.register
+def _(event: TrainingFailed, to: Target) -> None:
+    if event.final:
+        error = _json(TrainingError(kind=event.kind, code=event.code, message=event.message))
+        _move_training(to, event.id, TrainingStatus.FAILED, worker=None, error=error, finished_at=to.entry.at)
+    else:
+        _move_training(to, event.id, TrainingStatus.QUEUED, worker=None)
+    then = "failed" if event.final else "given back"
+    _tell(to, event.id, f"{then}: {event.message}", "error" if event.final else "warn")
+
+
+def _move_training(to: Target, id_: str, status: TrainingStatus, **changes: object) -> None:
+    to.db.update("trainings", id_, status=status.value, **changes)
+
+
+def _tell(to: Target, training: str, message: str, level: str = "info") -> None:
+    to.db.insert(
+        "training_facts", training=training, seq=to.entry.seq, told_at=to.entry.at, level=level, message=message
+    )
 
 
 def _add_key(to: Target, id_: str, public: str | None, roles: Sequence[str], person: str | None) -> None:

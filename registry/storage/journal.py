@@ -34,11 +34,17 @@ class Head(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One stored entry with the hash and bytes it was stored under."""
+    """One entry with the hash and bytes that it is stored under."""
 
     hash: str
     body: bytes
     entry: Entry
+
+
+def line_of(entry: Entry) -> Line:
+    """What an entry is stored as, with the entry as it will be read: one that cannot be would close the journal."""
+    body = encode_entry(entry)
+    return Line(chain_hash(body), body, decode_entry(body))
 
 
 class Journal(Protocol):
@@ -49,8 +55,8 @@ class Journal(Protocol):
         """The last durable entry."""
         ...
 
-    def append(self, entries: Sequence[Entry]) -> Head:
-        """Store the entries, all or none, and return when they are durable.
+    def append(self, lines: Sequence[Line]) -> Head:
+        """Store the lines, each from `line_of`, all or none, and return when they are durable.
 
         The first must follow `head`; otherwise nothing is stored and StorageDamaged is raised. StorageFull: nothing
         was stored and a later append may succeed. After any other error nothing more may be appended: what is on disk
@@ -65,16 +71,15 @@ class Journal(Protocol):
     def close(self) -> None: ...
 
 
-def encode_lines(head: Head, entries: Sequence[Entry]) -> tuple[list[bytes], Head]:
-    """The lines to write and the head they lead to; raises StorageDamaged if they do not follow `head`."""
-    lines = []
-    for entry in entries:
-        if entry.seq != head.seq + 1 or entry.prev != head.hash:
-            raise StorageDamaged(f"entry {entry.seq} does not follow entry {head.seq}; open the journal again")
-        body = encode_entry(entry)
-        head = Head(entry.seq, chain_hash(body))
-        lines.append(head.hash.encode() + b" " + body + b"\n")
-    return lines, head
+def _written(head: Head, lines: Sequence[Line]) -> tuple[list[bytes], Head]:
+    """The bytes to write and the head they lead to; raises StorageDamaged if they do not follow `head`."""
+    written = []
+    for line in lines:
+        if line.entry.seq != head.seq + 1 or line.entry.prev != head.hash:
+            raise StorageDamaged(f"entry {line.entry.seq} does not follow entry {head.seq}; open the journal again")
+        head = Head(line.entry.seq, line.hash)
+        written.append(line.hash.encode() + b" " + line.body + b"\n")
+    return written, head
 
 
 class MemoryJournal:
@@ -88,9 +93,9 @@ class MemoryJournal:
     def head(self) -> Head:
         return self._head
 
-    def append(self, entries: Sequence[Entry]) -> Head:
-        lines, head = encode_lines(self._head, entries)
-        self._lines.extend(lines)
+    def append(self, lines: Sequence[Line]) -> Head:
+        written, head = _written(self._head, lines)
+        self._lines.extend(written)
         self._head = head
         return head
 
@@ -137,11 +142,11 @@ class FileJournal:
     def head(self) -> Head:
         return self._head
 
-    def append(self, entries: Sequence[Entry]) -> Head:
+    def append(self, lines: Sequence[Line]) -> Head:
         if self._broken:
             raise StorageDamaged("an earlier write to the journal failed; restart the service")
-        lines, head = encode_lines(self._head, entries)
-        data = b"".join(lines)
+        written, head = _written(self._head, lines)
+        data = b"".join(written)
         try:
             write_all(self._fd, data)
             os.fdatasync(self._fd)
@@ -153,9 +158,9 @@ class FileJournal:
                 raise StorageFull("no space left for the journal; free some and try again") from None
             raise StorageDamaged(f"the journal could not be written: {error.strerror}; restart the service") from None
         place = self._size
-        for seq, line in enumerate(lines, start=self._head.seq + 1):
+        for seq, one in enumerate(written, start=self._head.seq + 1):
             self._remember(seq, place)
-            place += len(line)
+            place += len(one)
         self._head, self._size = head, place
         return head
 

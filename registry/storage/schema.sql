@@ -52,6 +52,22 @@ CREATE TABLE minted (
     jti TEXT PRIMARY KEY
 );
 
+-- Who may review in which domain, who says so, and of which adapters (all where `scope` is NULL).
+CREATE TABLE reviewers (
+    id TEXT PRIMARY KEY,
+    person TEXT NOT NULL,
+    domain TEXT NOT NULL,
+    credential TEXT NOT NULL,
+    issuer TEXT,
+    valid_from TEXT NOT NULL,
+    valid_until TEXT NOT NULL,
+    scope TEXT,
+    vouched_by TEXT NOT NULL,
+    vouched_at TEXT NOT NULL,
+    withdrawn_at TEXT,
+    seq BIGINT NOT NULL
+);
+
 -- Bytes that a token limited to a scope has sent: what proves that this scope has them.
 CREATE TABLE sent_blobs (
     sha256 TEXT NOT NULL,
@@ -108,6 +124,8 @@ CREATE TABLE versions (
     evidence_digest TEXT,
     evidence JSON,
     decided BIGINT,
+    rejected TEXT,
+    sealed_by TEXT,
     PRIMARY KEY (adapter, number),
     UNIQUE (adapter, digest)
 );
@@ -147,6 +165,38 @@ CREATE TABLE jobs (
     seq BIGINT NOT NULL
 );
 
+-- `seq`: the entry of the submission; `claim`: that of the latest claim, which orders what its worker tells.
+CREATE TABLE trainings (
+    id TEXT PRIMARY KEY,
+    adapter TEXT NOT NULL,
+    status TEXT NOT NULL,
+    recipe TEXT NOT NULL,
+    dataset TEXT NOT NULL,
+    replay TEXT,
+    notes TEXT,
+    submitter TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    started_at TEXT,
+    finished_at TEXT,
+    worker TEXT,
+    fence BIGINT NOT NULL,
+    attempts BIGINT NOT NULL,
+    claim BIGINT,
+    error JSON,
+    version BIGINT,
+    seq BIGINT NOT NULL
+);
+
+-- What happened to each run, as far as the journal knows.
+CREATE TABLE training_facts (
+    training TEXT NOT NULL,
+    seq BIGINT NOT NULL,
+    told_at TEXT NOT NULL,
+    level TEXT NOT NULL,
+    message TEXT NOT NULL,
+    PRIMARY KEY (training, seq)
+);
+
 -- Every item of every suite of every version, loaded from the evidence's Parquet blob.
 CREATE TABLE items (
     adapter TEXT NOT NULL,
@@ -177,15 +227,27 @@ CREATE TABLE campaigns (
     policy TEXT NOT NULL,
     suite TEXT NOT NULL,
     reviewers BIGINT NOT NULL,
+    root TEXT NOT NULL,
+    opened_by TEXT NOT NULL,
+    opened_at TEXT NOT NULL,
+    sealed_at TEXT,
     seq BIGINT NOT NULL,
     UNIQUE (adapter, number, policy)
 );
 
+-- What is rated: the answer of `subject` (in version `number`) to item `source` of a suite.
 CREATE TABLE campaign_items (
     campaign TEXT NOT NULL,
     position INTEGER NOT NULL,
     item TEXT NOT NULL,
     hash TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    suite TEXT NOT NULL,
+    source TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    number BIGINT NOT NULL,
+    words BIGINT NOT NULL,
+    expect JSON,
     PRIMARY KEY (campaign, item)
 );
 
@@ -194,21 +256,45 @@ CREATE TABLE assignments (
     campaign TEXT NOT NULL,
     person TEXT NOT NULL,
     item TEXT NOT NULL,
+    position BIGINT NOT NULL,
+    batch BIGINT,
     issued_at TEXT NOT NULL,
     state TEXT NOT NULL,
     skip_reason TEXT,
-    UNIQUE (campaign, person, item)
+    UNIQUE (campaign, person, item),
+    UNIQUE (campaign, person, position)
 );
 
+-- Every rating there ever was; of an assignment, the one with the highest revision stands.
 CREATE TABLE ratings (
-    assignment TEXT PRIMARY KEY,
+    assignment TEXT NOT NULL,
+    revision BIGINT NOT NULL,
+    campaign TEXT NOT NULL,
+    person TEXT NOT NULL,
     clarity INTEGER NOT NULL CHECK (clarity BETWEEN 1 AND 5),
     relevance INTEGER NOT NULL CHECK (relevance BETWEEN 1 AND 5),
     safety INTEGER NOT NULL CHECK (safety BETWEEN 1 AND 5),
     accuracy INTEGER NOT NULL CHECK (accuracy BETWEEN 1 AND 5),
     hallucination BOOLEAN NOT NULL,
+    unsafe BOOLEAN NOT NULL,
+    discuss BOOLEAN NOT NULL,
     comment TEXT,
-    rated_at TEXT NOT NULL
+    channel TEXT NOT NULL,
+    seconds DOUBLE CHECK (isfinite(seconds)),
+    rated_at TEXT NOT NULL,
+    seq BIGINT NOT NULL,
+    PRIMARY KEY (assignment, revision)
+);
+
+-- What uninvolved experts said of items that were rated unsafe.
+CREATE TABLE adjudications (
+    campaign TEXT NOT NULL,
+    item TEXT NOT NULL,
+    upheld BOOLEAN NOT NULL,
+    person TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    adjudicated_at TEXT NOT NULL,
+    PRIMARY KEY (campaign, item)
 );
 
 CREATE TABLE aliases (
@@ -231,7 +317,8 @@ CREATE TABLE alias_moves (
     moved_by TEXT NOT NULL,
     made_at TEXT NOT NULL,
     reason TEXT NOT NULL,
-    attestation JSON NOT NULL,
+    -- Left to choose, DuckDB tries a compression on signatures that holds every checkpoint up for seconds.
+    attestation JSON NOT NULL USING COMPRESSION zstd,
     PRIMARY KEY (adapter, alias, counter)
 );
 

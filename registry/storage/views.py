@@ -1,6 +1,6 @@
 """Questions the catalog answers, as plain values. Each method is one question; every result is fetched whole."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -8,20 +8,26 @@ import msgspec
 
 from registry.names import Reference
 from registry.records import (
+    Adjudication,
     AliasMove,
     Base,
+    Bounds,
+    Channel,
     Envelope,
     Evidence,
     FileEntry,
     Finding,
+    ItemKind,
     ItemRow,
     Jwk,
     Policy,
-    RatingRow,
+    ReviewerInfo,
     Role,
     State,
     Suite,
+    TrainingError,
     TrainingRecord,
+    TrainingStatus,
     WebhookEvent,
 )
 from registry.search import Condition, Operator
@@ -104,6 +110,8 @@ class StoredVersion(NamedTuple):
     findings: list[Finding]
     evidence_digest: str | None
     evidence: Evidence | None
+    rejected: str | None  # why a release manager refused it, where one did
+    sealed_by: str | None
 
     @property
     def ref(self) -> str:
@@ -120,6 +128,36 @@ class StoredJob(NamedTuple):
     attempts: int
     worker: str | None
     reason: str | None
+
+
+class StoredTraining(NamedTuple):
+    """`claim`: the entry of the latest claim, which what its worker tells is ordered under."""
+
+    id: str
+    adapter: str
+    status: TrainingStatus
+    recipe: str
+    dataset: str
+    replay: str | None
+    notes: str | None
+    submitter: str
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    worker: str | None
+    fence: int
+    attempts: int
+    claim: int | None
+    error: TrainingError | None
+    version: int | None
+    seq: int
+
+
+class TrainingFact(NamedTuple):
+    seq: int
+    at: str
+    level: str
+    message: str
 
 
 class StoredWebhook(NamedTuple):
@@ -160,21 +198,68 @@ class StoredProposal(NamedTuple):
 
 
 class StoredCampaign(NamedTuple):
+    """`opened_by`: whoever's command opened it, which the evidence of a passed evaluation does."""
+
     id: str
     adapter: str
     number: int
     policy: str
     suite: str
     reviewers: int
+    root: str
+    opened_by: str
+    opened_at: str
+    sealed_at: str | None
+
+
+class StoredItem(NamedTuple):
+    """An output to rate: what `subject` of version `number` answered to item `source` of a suite.
+
+    position: where it was drawn, from 0. words: of prompt and output. expect: how a gold item is to be rated.
+    """
+
+    item: str
+    position: int
+    hash: str
+    kind: ItemKind
+    suite: str
+    source: str
+    subject: str
+    number: int
+    words: int
+    expect: dict[str, Bounds] | None
 
 
 class StoredAssignment(NamedTuple):
+    """position: in the person's order, from 1. batch: how many items came at once; None where it came alone."""
+
     id: str
     campaign: str
     person: str
     item: str
+    position: int
+    batch: int | None
     issued_at: str
     state: str
+
+
+class StoredRating(NamedTuple):
+    """revision: from 1; the highest of an assignment stands. comment: sha256 of a blob."""
+
+    assignment: str
+    revision: int
+    clarity: int
+    relevance: int
+    safety: int
+    accuracy: int
+    hallucination: bool
+    unsafe: bool
+    discuss: bool
+    comment: str | None
+    channel: Channel
+    seconds: float | None
+    rated_at: str
+    seq: int
 
 
 class Holder(NamedTuple):
@@ -261,6 +346,20 @@ class View:
     def was_minted(self, jti: str) -> bool:
         """Whether the CI token that this sha256 stands for was exchanged before."""
         return self._one("SELECT 1 FROM minted WHERE jti = ?", jti) is not None
+
+    # -- reviewers ---------------------------------------------------------------------------------------------
+
+    def reviewers(self, adapter: str | None = None) -> list[ReviewerInfo]:
+        """What was ever said of people's standing, oldest first; all, or what holds for one adapter."""
+        columns = ", ".join(ReviewerInfo.__struct_fields__)
+        rows = self._all(
+            f"SELECT {columns} FROM reviewers WHERE ?::TEXT IS NULL OR scope IS NULL OR scope = ? "
+            "OR starts_with(?, scope || '/') ORDER BY seq, id",
+            adapter,
+            adapter,
+            adapter,
+        )
+        return [ReviewerInfo(**dict(zip(ReviewerInfo.__struct_fields__, row, strict=True))) for row in rows]
 
     # -- keys --------------------------------------------------------------------------------------------------
 
@@ -370,10 +469,12 @@ class View:
         alias = self.alias(reference.adapter, reference.alias or "approved")
         return self.version(reference.adapter, alias.number) if alias else None
 
-    def project_bytes(self, project: str, uploading_since: str, without: Sequence[str]) -> int:
+    def project_bytes(
+        self, project: str, uploading_since: str, without: Sequence[str], parts: Mapping[str, int]
+    ) -> int:
         """Bytes of all versions of a namespace or of an adapter without one, and of what was sent in its scopes.
 
-        Each blob counts once; some are left out.
+        Each blob counts once; some are left out. parts: bytes by blob of what is being sent in them.
         Versions that are still uploading count only if they were created at or after a time.
         """
         row = self._one(
@@ -381,7 +482,8 @@ class View:
             "SELECT file.sha256, file.size FROM (SELECT unnest("
             """from_json(files, '[{"size": "BIGINT", "sha256": "VARCHAR"}]')) AS file FROM versions """
             "WHERE (adapter = ? OR starts_with(adapter, ? || '/')) AND (state != ? OR created_at >= ?)) "
-            "UNION ALL SELECT sha256, size FROM sent_blobs WHERE scope = ? OR starts_with(scope, ? || '/')) "
+            "UNION ALL SELECT sha256, size FROM sent_blobs WHERE scope = ? OR starts_with(scope, ? || '/') "
+            "UNION ALL SELECT unnest(?::VARCHAR[]), unnest(?::BIGINT[])) "
             "WHERE NOT list_contains(?, sha256) GROUP BY sha256)",
             project,
             project,
@@ -389,6 +491,8 @@ class View:
             uploading_since,
             project,
             project,
+            list(parts),
+            list(parts.values()),
             list(without),
         )
         return int(row[0] or 0) if row else 0
@@ -404,7 +508,7 @@ class View:
     def _versions(self, clause: str, *values: Any) -> list[StoredVersion]:
         columns = (
             "adapter, number, digest, state, files, training, notes, submitter, created_at, sealed_at, policy, "
-            "findings, evidence_digest, evidence"
+            "findings, evidence_digest, evidence, rejected, sealed_by"
         )
         return [stored_version(row) for row in self._all(f"SELECT {columns} FROM versions {clause}", *values)]
 
@@ -418,7 +522,9 @@ class View:
         held = [Holder(adapter, State(state), purpose) for adapter, state, purpose in rows]
         if self._one("SELECT 1 FROM suite_blobs WHERE sha256 = ? LIMIT 1", sha256):
             held.append(Holder(None, None, "suite"))
-        return held
+        # A run's data are there for its workers from the start, like those of a sealed version.
+        runs = self._all("SELECT DISTINCT adapter FROM trainings WHERE ? IN (dataset, replay)", f"sha256:{sha256}")
+        return held + [Holder(row[0], State.SUBMITTED, "dataset") for row in runs]
 
     def held_as_data(self, blobs: Sequence[str]) -> set[str]:
         """Those of a few blobs that are a data set, a ledger, per-item rows or part of a suite to anyone."""
@@ -493,6 +599,56 @@ class View:
         rows = self._jobs("WHERE id = ?", id_)
         return rows[0] if rows else None
 
+    def training(self, id_: str) -> StoredTraining | None:
+        rows = self._trainings("WHERE id = ?", id_)
+        return rows[0] if rows else None
+
+    def trainings(
+        self,
+        before: int,
+        limit: int,
+        *,
+        status: str | None = None,
+        adapter: str | None = None,
+        scope: str | None = None,
+    ) -> list[StoredTraining]:
+        """Newest first, of entries before one; `scope` is a namespace or one adapter that a token is limited to."""
+        return self._trainings(
+            "WHERE seq < ? AND (?::TEXT IS NULL OR status = ?) AND (?::TEXT IS NULL OR adapter = ?) "
+            "AND (?::TEXT IS NULL OR adapter = ? OR starts_with(adapter, ? || '/')) ORDER BY seq DESC LIMIT ?",
+            *(before, status, status, adapter, adapter, scope, scope, scope, limit),
+        )
+
+    def unfinished_trainings(self) -> list[StoredTraining]:
+        """Queued and running, oldest first."""
+        return self._trainings("WHERE status IN ('queued', 'running') ORDER BY seq LIMIT 1000")
+
+    def _trainings(self, clause: str, *values: Any) -> list[StoredTraining]:
+        columns = ", ".join(StoredTraining._fields)
+        rows = self._all(f"SELECT {columns} FROM trainings {clause}", *values)
+        found = [StoredTraining(*row) for row in rows]
+        return [
+            one._replace(
+                status=TrainingStatus(one.status),
+                error=_read(one.error, TrainingError) if one.error else None,  # type: ignore[arg-type]
+            )
+            for one in found
+        ]
+
+    def training_facts(self, id_: str) -> list[TrainingFact]:
+        """Oldest first."""
+        rows = self._all("SELECT seq, told_at, level, message FROM training_facts WHERE training = ? ORDER BY seq", id_)
+        return [TrainingFact(*row) for row in rows]
+
+    def trained_by(self, version: StoredVersion) -> frozenset[str]:
+        """Who submitted the runs that a version came of: the one that its record names, and any that ended in it."""
+        run = version.training.run if version.training else None
+        rows = self._all(
+            "SELECT DISTINCT submitter FROM trainings WHERE adapter = ? AND (version = ? OR id = ?)",
+            *(version.adapter, version.number, run),
+        )
+        return frozenset(row[0] for row in rows)
+
     def job_of(self, adapter: str, number: int) -> StoredJob | None:
         rows = self._jobs("WHERE adapter = ? AND number = ? ORDER BY seq DESC LIMIT 1", adapter, number)
         return rows[0] if rows else None
@@ -520,17 +676,32 @@ class View:
         )
         return [item_row(row) for row in rows]
 
-    def shown(self, adapter: str, number: int, suite: str, item: str) -> tuple[str, str] | None:
-        """Prompt and output of the candidate for one item."""
+    def shown(
+        self, adapter: str, number: int, suite: str, item: str, subject: str = "candidate"
+    ) -> tuple[str, str] | None:
+        """Prompt and output of the candidate, or of the base, for one item."""
         row = self._one(
             "SELECT prompt, output FROM items WHERE adapter = ? AND number = ? AND suite = ? AND item = ? "
-            "AND subject = 'candidate'",
+            "AND subject = ? AND prompt IS NOT NULL AND output IS NOT NULL",
             adapter,
             number,
             suite,
             item,
+            subject,
         )
         return (row[0], row[1]) if row else None
+
+    def outputs(self, adapter: str, number: int, suite: str, subject: str) -> dict[str, tuple[str, str]]:
+        """Prompt and output of each item of a suite that has both."""
+        rows = self._all(
+            "SELECT item, prompt, output FROM items WHERE adapter = ? AND number = ? AND suite = ? AND subject = ? "
+            "AND prompt IS NOT NULL AND output IS NOT NULL ORDER BY item",
+            adapter,
+            number,
+            suite,
+            subject,
+        )
+        return {item: (prompt, output) for item, prompt, output in rows}
 
     # -- review ------------------------------------------------------------------------------------------------
 
@@ -543,49 +714,57 @@ class View:
         rows = self._campaigns("WHERE c.adapter = ? AND c.number = ? AND c.policy = v.policy", adapter, number)
         return rows[0] if rows else None
 
-    def open_campaigns(self) -> list[StoredCampaign]:
-        """Campaigns of versions that are in review, oldest first."""
+    def campaigns_in_review(self) -> list[StoredCampaign]:
+        """Campaigns of versions that are in review, oldest first: unsealed ones, and those with disputes."""
         return self._campaigns("WHERE v.state = ? ORDER BY c.seq", State.IN_REVIEW)
 
     def _campaigns(self, clause: str, *values: Any) -> list[StoredCampaign]:
+        columns = ", ".join(f"c.{column}" for column in StoredCampaign._fields)
         rows = self._all(
-            "SELECT c.id, c.adapter, c.number, c.policy, c.suite, c.reviewers FROM campaigns c "
+            f"SELECT {columns} FROM campaigns c "
             f"JOIN versions v ON v.adapter = c.adapter AND v.number = c.number {clause}",
             *values,
         )
         return [StoredCampaign(*row) for row in rows]
 
-    def campaign_items(self, campaign: str) -> list[str]:
+    def campaign_items(self, campaign: str) -> list[StoredItem]:
         """In the order they were drawn."""
-        return [
-            row[0]
-            for row in self._all("SELECT item FROM campaign_items WHERE campaign = ? ORDER BY position", campaign)
-        ]
-
-    def campaign_hashes(self, campaign: str) -> list[str]:
-        """Of the outputs, in the order they were drawn."""
-        rows = self._all("SELECT hash FROM campaign_items WHERE campaign = ? ORDER BY position", campaign)
-        return [row[0] for row in rows]
+        columns = ", ".join(StoredItem._fields)
+        rows = self._all(f"SELECT {columns} FROM campaign_items WHERE campaign = ? ORDER BY position", campaign)
+        return [stored_item(row) for row in rows]
 
     def assignment(self, id_: str) -> StoredAssignment | None:
         rows = self._assignments("WHERE id = ?", id_)
         return rows[0] if rows else None
 
-    def assignments(self, campaign: str) -> list[StoredAssignment]:
-        return self._assignments("WHERE campaign = ? ORDER BY issued_at, id", campaign)
+    def assignments(self, campaign: str, person: str | None = None) -> list[StoredAssignment]:
+        """Everyone's, or one person's, in the order in which they were issued."""
+        return self._assignments(
+            "WHERE campaign = ? AND (?::TEXT IS NULL OR person = ?) ORDER BY issued_at, person, position",
+            campaign,
+            person,
+            person,
+        )
 
     def _assignments(self, clause: str, *values: Any) -> list[StoredAssignment]:
-        rows = self._all(f"SELECT id, campaign, person, item, issued_at, state FROM assignments {clause}", *values)
-        return [StoredAssignment(*row) for row in rows]
+        columns = ", ".join(StoredAssignment._fields)
+        return [StoredAssignment(*row) for row in self._all(f"SELECT {columns} FROM assignments {clause}", *values)]
 
-    def ratings(self, campaign: str) -> list[RatingRow]:
+    def ratings(self, campaign: str, person: str | None = None) -> list[StoredRating]:
+        """Everything that everyone, or one person, ever rated in a campaign, in the order it came."""
         rows = self._all(
-            "SELECT a.person, a.item, r.clarity, r.relevance, r.safety, r.accuracy, r.hallucination "
-            "FROM ratings r JOIN assignments a ON a.id = r.assignment WHERE a.campaign = ? ORDER BY a.person, a.item",
+            f"SELECT {', '.join(StoredRating._fields)} FROM ratings WHERE campaign = ? "
+            "AND (?::TEXT IS NULL OR person = ?) ORDER BY seq, assignment, revision",
             campaign,
+            person,
+            person,
         )
-        keys = ("person", "item", "clarity", "relevance", "safety", "accuracy", "hallucination")
-        return [RatingRow(**dict(zip(keys, row, strict=True))) for row in rows]
+        return [stored_rating(row) for row in rows]
+
+    def adjudications(self, campaign: str) -> list[Adjudication]:
+        """By item."""
+        rows = self._all("SELECT item, upheld, person FROM adjudications WHERE campaign = ? ORDER BY item", campaign)
+        return [Adjudication(item=item, upheld=upheld, person=person) for item, upheld, person in rows]
 
     # -- counts ------------------------------------------------------------------------------------------------
 
@@ -619,11 +798,26 @@ def item_row(values: tuple[Any, ...]) -> ItemRow:
     return ItemRow(**dict(zip(ITEM_COLUMNS, values, strict=True)))
 
 
+def stored_item(row: tuple[Any, ...]) -> StoredItem:
+    """A StoredItem from values in the order of its fields, `expect` as JSON."""
+    stored = StoredItem(*row)
+    expect = _read(row[-1], dict[str, Bounds]) if row[-1] else None
+    return stored._replace(kind=ItemKind(stored.kind), expect=expect)
+
+
+def stored_rating(row: tuple[Any, ...]) -> StoredRating:
+    stored = StoredRating(*row)
+    return stored._replace(channel=Channel(stored.channel))
+
+
+# The same few rows are asked for again and again, and nobody changes what was read from one.
+@lru_cache(maxsize=64)
 def stored_adapter(row: tuple[Any, ...]) -> StoredAdapter:
     """A StoredAdapter from values in the order of its fields, the base as JSON."""
     return StoredAdapter(row[0], _read(row[1], Base), *row[2:])
 
 
+@lru_cache(maxsize=64)
 def stored_version(row: tuple[Any, ...]) -> StoredVersion:
     """A StoredVersion from values in the order of its fields, documents as JSON."""
     stored = StoredVersion(*row)

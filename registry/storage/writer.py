@@ -14,12 +14,15 @@ from registry.storage.views import (
     Receipt,
     StoredAdapter,
     StoredAlias,
+    StoredAssignment,
     StoredCampaign,
     StoredJob,
+    StoredRating,
     StoredVersion,
     View,
     read_tensors,
     stored_adapter,
+    stored_rating,
     stored_version,
 )
 from registry.storage.working import Key, Row, WorkingSet
@@ -93,6 +96,26 @@ class WriterView(View):
             return None
         rows = self.rows.select("campaigns", adapter=adapter, number=number, policy=version["policy"])
         return StoredCampaign(*_stored(rows[0], StoredCampaign._fields)) if rows else None
+
+    # -- the questions that every rating asks ------------------------------------------------------------------------
+
+    def assignment(self, id_: str) -> StoredAssignment | None:
+        row = self.rows.find("assignments", id_)
+        return StoredAssignment(*_stored(row, StoredAssignment._fields)) if row else None
+
+    def assignments(self, campaign: str, person: str | None = None) -> list[StoredAssignment]:
+        if person is None:
+            return super().assignments(campaign)
+        rows = self.rows.select("assignments", campaign=campaign, person=person)
+        found = [StoredAssignment(*_stored(row, StoredAssignment._fields)) for row in rows]
+        return sorted(found, key=lambda one: (one.issued_at, one.position))
+
+    def ratings(self, campaign: str, person: str | None = None) -> list[StoredRating]:
+        if person is None:
+            return super().ratings(campaign)
+        rows = self.rows.select("ratings", campaign=campaign, person=person)
+        found = [stored_rating(_stored(row, StoredRating._fields)) for row in rows]
+        return sorted(found, key=lambda one: (one.seq, one.assignment, one.revision))
 
 
 class Committed(NamedTuple):

@@ -46,6 +46,7 @@ min = 0.0
 margin = 1.0
 [review]
 outputs = 3
+min_seconds = 0.0
 [provenance]
 max_contaminated = 1.0
 """
@@ -68,6 +69,12 @@ checkpoint_steps = 4
 prompts = "replay.jsonl"
 rows = 6
 max_new_tokens = 8
+[[waive]]
+code = "E140"
+reason = "a test's few rows"
+[[waive]]
+code = "E103"
+reason = "a base of 100,000 weights"
 """
 
 

@@ -21,7 +21,7 @@ from evaluator.results import Answered
 from evaluator.suites import Ask, Loaded
 from registry.client import Question, SuiteContent, summarise
 from registry.gate.decision import decide
-from registry.records import Job, State, Status, Suite, SuiteKind, Verdict
+from registry.records import Job, ReviewFacts, State, Status, Suite, SuiteKind, Verdict
 from registry.suites import SuiteFile
 
 pytestmark = pytest.mark.slow
@@ -158,7 +158,7 @@ def status_of(case: Case, loaded: Loaded, section: str, **answers: dict[str, Ans
     rows = item_rows(case.job, case.suites, case.contaminated, found)
     measured = getattr(summarise(case.job.document, rows, "c", None), section)
     sizes = {**make_subject().suite_sizes, loaded.suite.ref: loaded.suite.n_items}
-    report = decide(make_subject(suite_sizes=sizes), make_evidence(**{section: measured}), [])
+    report = decide(make_subject(suite_sizes=sizes), make_evidence(**{section: measured}), [], ReviewFacts())
     return next(check.status for check in report.checks if check.name == section)
 
 

@@ -22,7 +22,7 @@ from registry.records import Evidence, ItemRow, State
 pytestmark = pytest.mark.slow
 
 CANARY_BASE_PROMPTS = 3 * 8
-BASE_PROMPTS = 100 + 600 + 200 + 2 * KL_PROMPTS
+BASE_PROMPTS = 100 + 600 + 200 + 2 * KL_PROMPTS + 60
 BAD = 248  # fill of the adapter that Choosy refuses
 LARGE = {"adapter_config.json": make_config(r=32), "adapter_model.safetensors": make_weights(make_tensors(32))}
 

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
+from factories import SIZES
 from fake_engine import ByteRenderer, Faults
 from fake_server import make_base, running_server
 from site_under_test import SMALL_REVIEW, Site
@@ -19,13 +21,14 @@ from evaluator import desk as desks
 from evaluator import worker
 from evaluator.desk import ChildLauncher, Desk, Workplace
 from evaluator.engine import Engine, EngineDied, Unfit
+from evaluator.evidence import compared_suites
 from evaluator.leases import LeaseLost, Leases
 from evaluator.measure import KL_PROMPTS
 from evaluator.vllm_process import EngineSettings
 from evaluator.worker import Reporter, Shift
 from registry.cli.work import worker as worker_command
 from registry.client import Client, InvalidRequest, Refused, Unreachable
-from registry.records import Canary, ExtraRule, Job, JobInfo, State, Status, Verdict
+from registry.records import Canary, ExtraRule, ItemKind, Job, JobInfo, Policy, ReviewRule, State, Status, Verdict
 from registry.storage.views import StoredJob
 
 pytestmark = pytest.mark.slow
@@ -33,7 +36,7 @@ pytestmark = pytest.mark.slow
 CANARY_BASE_PROMPTS = 3 * 8
 GOLD = 200
 OTHER_CONFIG = {"vllm_config": {"model_config": {"generation_config": "/elsewhere"}}}
-ALL_ITEMS = (100 + 600 + GOLD + KL_PROMPTS) * 2 + KL_PROMPTS + 200 + 60
+ALL_ITEMS = (100 + 600 + GOLD + KL_PROMPTS) * 2 + KL_PROMPTS + 200 + 60 * 2
 
 
 @pytest.fixture
@@ -56,13 +59,29 @@ def test_a_good_version_goes_to_review_with_evidence_for_every_check(lab: Lab) -
     assert [item.item for item in items if not item.correct] == [f"i{i:04}" for i in range(10)]
 
 
+def test_the_base_answers_the_pilot_prompts_too_for_its_outputs_are_controls(lab: Lab) -> None:
+    ref = lab.submit()
+    lab.work(lab.desk())
+    evidence = lab.evidence(ref)
+    assert evidence is not None and evidence.outputs is not None
+    rows = list(lab.site.client("admin").items(ref, evidence.outputs.suite))
+    assert Counter(row.subject for row in rows) == {"base": SIZES["review"], "candidate": SIZES["review"]}
+    opened = lab.site.registry.view().campaign_of("support-bot", 1)
+    assert opened is not None
+    controls = [one for one in lab.site.registry.view().campaign_items(opened.id) if one.kind is ItemKind.CONTROL]
+    assert len(controls) == 2 and {one.subject for one in controls} == {"base"}
+    # A policy without controls does not pay for them.
+    none = msgspec.structs.replace(Policy(), review=ReviewRule(controls=0))
+    assert compared_suites(Policy()) - compared_suites(none) == {Policy().review.suite}
+
+
 def test_the_base_is_measured_once_for_all_versions_and_the_engine_stays_warm(lab: Lab) -> None:
     desk = lab.desk()
     lab.submit(fill=1)
     lab.submit(fill=2)
     lab.work(desk)
     [engine] = lab.engines
-    assert engine.asked["base"] == CANARY_BASE_PROMPTS + 100 + 600 + GOLD + 2 * KL_PROMPTS
+    assert engine.asked["base"] == CANARY_BASE_PROMPTS + 100 + 600 + GOLD + 2 * KL_PROMPTS + SIZES["review"]
     before = dict(engine.asked)
     lab.work(desk)
     assert lab.engines == [engine]

@@ -30,11 +30,3 @@ def errors_have_one_shape(context: Any, response: Any, case: Any) -> None:
     assert found["status"] == response.status_code and found["type"].endswith("/" + found["code"]), found
     for inside in ("Traceback", '.py"', "duckdb", "msgspec", "litestar"):
         assert inside not in response.text, found
-
-
-@schemathesis.hook
-def before_load_schema(context: Any, raw_schema: dict[str, Any]) -> None:
-    """Litestar 2.25 writes down that a body is required where it is optional, as it is to promote."""
-    for path, item in raw_schema["paths"].items():
-        if path.endswith("/promote"):
-            item["post"]["requestBody"]["required"] = False

@@ -17,6 +17,7 @@ import pytest
 from factories import (
     BASE_TENSORS,
     SUITES,
+    as_lines,
     make_config,
     make_entries,
     make_header,
@@ -43,6 +44,8 @@ from registry.storage.catalog import Catalog
 from registry.storage.journal import FileJournal, verify_chain
 from registry.storage.rows import read_rows
 from registry.suites import read_suite
+
+pytestmark = pytest.mark.slow
 
 LONG = settings(
     max_examples=amount(150, 20_000),
@@ -154,7 +157,7 @@ def test_length_of_the_header_is_within_the_file_or_refused(prefix: bytes, size:
 def journal_bytes() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         journal = FileJournal(Path(folder) / "journal.log")
-        journal.append(make_entries(5))
+        journal.append(as_lines(make_entries(5)))
         journal.close()
         return (Path(folder) / "journal.log").read_bytes()
 

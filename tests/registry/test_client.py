@@ -23,6 +23,8 @@ from registry.client import AsyncClient, Client, Refused, Unreachable
 from registry.records import CreateAdapter, CreateToken, Policy, ReviewRule, Role, Verdict
 from registry.settings import Home
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024 * 1024
 
 

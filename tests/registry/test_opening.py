@@ -2,17 +2,22 @@
 
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from registry_under_test import MANAGER, NAME, Bench, bench_in
 
 from registry.approval.attestation import Signer
+from registry.cli import main
 from registry.commands import versions
-from registry.errors import InvalidRequest, NotFound, StorageDamaged
-from registry.opening import open_registry, rebuild
-from registry.records import State
+from registry.errors import InvalidRequest, NotFound, StorageDamaged, Unauthenticated
+from registry.opening import open_registry, rebuild, recover_admin
+from registry.records import Role, State
 from registry.settings import Home
+from registry.storage.views import StoredToken
+
+pytestmark = pytest.mark.slow
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -127,3 +132,58 @@ def test_an_accepted_loss_sets_the_last_entry_aside_and_says_so(home: Home, capl
         assert bench.registry.journal.head.seq == last
         stored = bench.registry.view().version(NAME, 1)
         assert stored is not None and stored.state is State.APPROVED
+
+
+# -- the admin's token ------------------------------------------------------------------------------------------------
+
+
+def days_left(token: StoredToken) -> float:
+    return (datetime.fromisoformat(token.expires_at) - datetime.now(UTC)).total_seconds() / 86_400
+
+
+def test_the_first_admin_token_lives_for_thirty_days(home: Home) -> None:
+    with bench_in(home.root) as bench:
+        (token,) = bench.registry.view().tokens()
+        assert token.role is Role.ADMIN and 29.9 < days_left(token) <= 30
+        assert bench.registry.authenticate(home.admin_token.read_text().strip()).token == token.id
+
+
+def test_where_no_admin_token_is_valid_the_home_makes_another_and_the_journal_tells(home: Home) -> None:
+    with bench_in(home.root) as bench:
+        (first,) = bench.registry.view().tokens()
+        old = home.admin_token.read_text().strip()
+        bench.registry._clock = lambda: datetime.now(UTC) + timedelta(days=31)
+        with pytest.raises(Unauthenticated, match="expired"):
+            bench.registry.authenticate(old)
+        with pytest.raises(StorageDamaged, match="in use by another"):
+            recover_admin(home)
+        head = bench.registry.journal.head
+    made = recover_admin(home)
+    assert home.admin_token.stat().st_mode & 0o077 == 0
+    with bench_in(home.root) as bench:
+        assert bench.registry.journal.head.seq == head.seq + 1
+        principal = bench.registry.authenticate(home.admin_token.read_text().strip())
+        assert (principal.token, principal.role, principal.scope) == (made.id, Role.ADMIN, None)
+        assert made.id != first.id and home.admin_token.read_text().strip() != old
+        assert bench.tables() == bench.rebuilt()
+
+
+def test_there_is_no_token_to_recover_where_there_is_no_registry(home: Home) -> None:
+    with pytest.raises(InvalidRequest, match=r"no journal in .*TUNEGATE_HOME"):
+        recover_admin(home)
+    assert not home.journal.exists()
+
+
+def test_the_command_makes_the_token_and_says_where_it_is_but_not_what(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_registry(home).registry.close()
+    monkeypatch.setenv("TUNEGATE_HOME", str(home.root))
+    main(["token", "recover"])
+    said, secret = capsys.readouterr().out, home.admin_token.read_text().strip()
+    assert str(home.admin_token) in said and secret not in said
+    with bench_in(home.root) as bench:
+        assert bench.registry.authenticate(secret).role is Role.ADMIN
+        with pytest.raises(SystemExit) as running:
+            main(["token", "recover"])
+        assert running.value.code == 3 and home.admin_token.read_text().strip() == secret

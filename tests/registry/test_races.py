@@ -20,6 +20,8 @@ from registry.records import Policy, Promote, ReviewRule, Revoke, Rollback, Stat
 from registry.settings import Home
 from registry.storage.journal import verify_chain
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 WRITERS = 32
 BOT = "/v1/adapters/support-bot"

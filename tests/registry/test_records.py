@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from factories import (
     BASE,
+    SEALED,
     entry_of,
     make_accuracy,
     make_evidence,
@@ -178,7 +179,7 @@ def test_evidence_of_an_older_journal_is_read_and_judged() -> None:
     old = msgspec.structs.replace(
         old, canaries=[canary for canary in old.canaries if canary.name != "finish_by_length"]
     )
-    report = decide(make_subject(), old, make_ratings())
+    report = decide(make_subject(), old, make_ratings(), SEALED)
     assert report.verdict is Verdict.GO
 
 

@@ -26,7 +26,6 @@ from registry.errors import (
     TunegateError,
     Unavailable,
 )
-from registry.events import Entry
 from registry.opening import open_registry
 from registry.records import Base, CreateAdapter, CreateToken, Policy, Role, State
 from registry.registry import Answer, Registry, Repeat
@@ -34,6 +33,8 @@ from registry.settings import Home
 from registry.storage.blobs import LocalBlobs
 from registry.storage.catalog import open_catalog
 from registry.storage.journal import Head, Line, MemoryJournal, verify_chain
+
+pytestmark = pytest.mark.slow
 
 BODY, OTHER_BODY = "a" * 64, "b" * 64
 
@@ -297,12 +298,12 @@ class FailingJournal:
     def head(self) -> Head:
         return self.inner.head
 
-    def append(self, entries: Sequence[Entry]) -> Head:
+    def append(self, lines: Sequence[Line]) -> Head:
         if self.error is not None:
             if self.late:
-                self.inner.append(entries)
+                self.inner.append(lines)
             raise self.error
-        return self.inner.append(entries)
+        return self.inner.append(lines)
 
     def read(self, after: int = 0) -> Iterator[Line]:
         return self.inner.read(after)

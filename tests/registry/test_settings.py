@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.settings import DEFAULT_PORT, Home, home, url
+from registry.errors import InvalidRequest
+from registry.settings import DEFAULT_PORT, Home, address_connections, home, url
 
 
 def test_the_home_is_the_configured_directory_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -50,3 +51,16 @@ def test_the_client_talks_to_this_machine_unless_told_otherwise(monkeypatch: pyt
     assert url() == f"http://127.0.0.1:{DEFAULT_PORT}"
     monkeypatch.setenv("TUNEGATE_URL", "https://gate.example")
     assert url() == "https://gate.example"
+
+
+def test_an_address_may_hold_a_quarter_of_the_connections_unless_a_setting_says_how_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("TUNEGATE_ADDRESS_CONNECTIONS", raising=False)
+    assert address_connections() == 250
+    monkeypatch.setenv("TUNEGATE_ADDRESS_CONNECTIONS", "40")
+    assert address_connections() == 40
+    for wrong in ("0", "-1", "many"):
+        monkeypatch.setenv("TUNEGATE_ADDRESS_CONNECTIONS", wrong)
+        with pytest.raises(InvalidRequest, match="TUNEGATE_ADDRESS_CONNECTIONS"):
+            address_connections()

@@ -39,9 +39,10 @@ from writer_under_test import disagreements
 from registry.access import Principal
 from registry.approval.keyring import read_keys
 from registry.approval.verification import open_statement, read_claim
-from registry.commands import adapters, approvals, jobs, review, tokens, versions
+from registry.commands import adapters, approvals, campaigns, disputes, jobs, review, tokens, versions
 from registry.commands.context import Context, Outcome
 from registry.commands.gate import assess
+from registry.commands.reviewed import rating_root
 from registry.errors import (
     Conflict,
     Forbidden,
@@ -51,7 +52,21 @@ from registry.errors import (
     TunegateError,
     Unauthenticated,
 )
-from registry.records import AccuracyRule, CreateToken, FailJob, Job, KeySet, Promote, Role, Skip, State, Verdict
+from registry.events import CampaignSealed
+from registry.records import (
+    AccuracyRule,
+    Adjudicate,
+    CreateToken,
+    FailJob,
+    Job,
+    KeySet,
+    Promote,
+    Role,
+    SealCampaign,
+    Skip,
+    State,
+    Verdict,
+)
 from registry.registry import Answer, Repeat
 from registry.settings import Home
 from registry.storage.journal import verify_chain
@@ -77,6 +92,7 @@ aliases = st.sampled_from(ALIASES)
 # The submitter under two other roles: a person must not judge their own work.
 SELF_REVIEWER = Principal("t-self", CI.person, Role.REVIEWER)
 SELF_MANAGER = Principal("t-self-2", CI.person, Role.RELEASE_MANAGER)
+EXPERT = Principal("t-expert", "expert", Role.REVIEWER)  # rates nothing
 
 
 class CountingBench(Bench):
@@ -119,6 +135,7 @@ class Life(RuleBasedStateMachine):
         self.states: dict[int, State] = {}
         self.repeatable: dict[int, bool] = {}
         self.best_counter = dict.fromkeys(ALIASES, 0)
+        self.seals: dict[str, str] = {}
 
     def attempt(self, act: Callable[..., Any], *given: Any, **named: Any) -> Any:
         head = self.bench.registry.journal.head
@@ -195,6 +212,32 @@ class Life(RuleBasedStateMachine):
             rating = make_rating(safety=safety)
             given = {"assignment_id": item.id, "rating": rating, "comment_sha256": None}
             self.attempt(self.bench.run, who, review.rate, **given)
+
+    @rule(who=st.sampled_from(REVIEWERS), safety=st.sampled_from([5, 1]))
+    def think_again(self, who: Principal, safety: int) -> None:
+        own = self.bench.registry.ask(who, review.assignments)
+        if rated := [one for one in own if one.state == "rated"]:
+            given = {"rating": make_rating(safety=safety), "comment_sha256": None}
+            assert self.attempt(self.bench.run, who, review.rate, assignment_id=rated[-1].id, **given) is not None
+
+    @rule(who=st.sampled_from(REVIEWERS))
+    def check_out(self, who: Principal) -> None:
+        self.bench.run(who, review.checkout)
+
+    @rule(number=numbers)
+    def seal(self, number: int) -> None:
+        request = SealCampaign(reason="time is up")
+        self.attempt(self.bench.run, MANAGER, campaigns.seal, adapter=NAME, number=number, request=request)
+
+    @rule(upheld=st.booleans())
+    def adjudicate(self, upheld: bool) -> None:
+        request = Adjudicate(upheld=upheld, reason="read with care")
+        for who in REVIEWERS:
+            # Who rated is asked nothing about what they rated; a disputed campaign may be one that they missed.
+            for dispute in self.bench.registry.ask(who, disputes.disputes):
+                assert dispute.id not in {one.id for one in self.bench.registry.ask(who, review.assignments)}
+        for dispute in self.bench.registry.ask(EXPERT, disputes.disputes)[:1]:
+            self.attempt(self.bench.run, EXPERT, disputes.adjudicate, dispute_id=dispute.id, request=request)
 
     @rule()
     def rate_all(self) -> None:
@@ -328,7 +371,22 @@ class Life(RuleBasedStateMachine):
         self.approved_means_named_by_an_alias_with_a_go()
         self.alias_resolves_to_an_approved_version_or_not_at_all()
         self.alias_history_is_complete()
+        self.sealed_campaigns_hold_still()
         self.bench.registry.execute(ADMIN, disagreements)
+
+    def sealed_campaigns_hold_still(self) -> None:
+        """No rating is added once there is a seal, and none is changed."""
+        view = self.bench.registry.view()
+        for number in self.states:
+            campaign = view.campaign_of(NAME, number)
+            if campaign is not None and campaign.sealed_at is not None:
+                root = rating_root(view.assignments(campaign.id), view.ratings(campaign.id))
+                assert self.seals.setdefault(campaign.id, root) == root
+
+    def seals_are_those_of_the_journal(self) -> None:
+        told = [event for line in self.bench.registry.journal.read() for event in line.entry.events]
+        sealed = [event for event in told if isinstance(event, CampaignSealed)]
+        assert {event.id: event.root for event in sealed} == self.seals and len(sealed) == len(self.seals)
 
     def states_moved_along_arrows(self) -> None:
         for stored in self.bench.registry.view().versions(NAME, 1000, 1000, list(State)):
@@ -410,6 +468,7 @@ class Life(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             assert self.bench.rebuilt() == self.bench.tables()
+            self.seals_are_those_of_the_journal()
             self.blobs_are_what_their_names_say()
             head = self.bench.registry.journal.head
             self.bench.close()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import InvalidRequest
-from registry.records import SuiteKind
+from registry.records import Bounds, SuiteKind
 from registry.suites import (
     SUITE_FILES,
     Choice,
@@ -188,3 +188,40 @@ def test_the_shipped_suites_are_sound_and_say_where_they_come_from(directory: Pa
     assert (directory / "suite.toml").read_text().startswith("# One item: {"), "a reader sees the data first"
     if head.kind is SuiteKind.CONVERSATIONS:
         assert len(content.items) >= 20, "fewer conversations cannot bear an interval"
+
+
+# -- gold items ---------------------------------------------------------------------------------------------------
+
+
+def with_gold(*items: Any, kind: str = "prompts") -> dict[str, bytes]:
+    return make_suite("s", kind, 2) | {"gold.jsonl": b"\n".join(json.dumps(item).encode() for item in items)}
+
+
+GOLD = {"id": "g", "prompt": "is it lost", "output": "Not my problem.", "expect": {"clarity": {"max": 2}}}
+
+
+def test_gold_items_belong_to_the_suite_and_are_none_of_its_items() -> None:
+    content = read_suite(with_gold(GOLD))
+    assert len(content.items) == 2 and content.gold[0].expect == {"clarity": Bounds(max=2)}
+    assert check_suite("s", with_gold(GOLD)).n_items == 2
+
+
+@pytest.mark.parametrize(
+    ("items", "says"),
+    [
+        ([GOLD, GOLD], "used twice"),
+        ([GOLD | {"expect": {}}], "every rating is as expected"),
+        ([GOLD | {"expect": {"safety": {}}}], "every rating is as expected"),
+        ([GOLD | {"expect": {"safety": {"min": 4, "max": 2}}}], "no rating of safety"),
+        ([GOLD | {"expect": {"beauty": {"max": 2}}}], "is not rated"),
+        ([GOLD | {"expect": {"safety": {"max": 6}}}], "gold.jsonl line 1"),
+        ([{"id": "g", "prompt": "p", "expect": {"safety": {"max": 2}}}], "gold.jsonl line 1"),
+    ],
+)
+def test_a_gold_item_that_tests_nobody_is_refused_by_line(items: list[Any], says: str) -> None:
+    (problem, *_) = problems(with_gold(*items))
+    assert says in problem
+
+
+def test_only_suites_whose_outputs_people_rate_have_gold_items() -> None:
+    assert "belongs to suites of kind prompts" in problems(with_gold(GOLD, kind="questions"))[0]

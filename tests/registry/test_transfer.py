@@ -27,6 +27,8 @@ from registry.records import Resolved, State, SubmitVersion, manifest_digest
 from registry.settings import Home
 from registry.transfer import Training, pull, push, push_suite, split_directory
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:

@@ -55,7 +55,12 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", VERSION + "/items"): Row(ALL - {CONSUMER}),
     ("POST", VERSION + "/campaign"): who(MANAGER),
     ("GET", VERSION + "/campaign"): who(ADMIN, MANAGER, AUDITOR, CI),
+    ("POST", VERSION + "/campaign/seal"): who(MANAGER, body={"reason": "enough"}),
+    # What people said, once nobody can be led by it any more.
+    ("GET", VERSION + "/campaign/result"): who(ADMIN, MANAGER, AUDITOR),
+    ("GET", VERSION + "/campaign/items"): who(ADMIN, MANAGER, AUDITOR),
     ("POST", VERSION + "/promote"): who(MANAGER),
+    ("POST", VERSION + "/reject"): who(MANAGER, body={"reason": "rude"}),
     ("POST", VERSION + "/revoke"): who(ADMIN, MANAGER, body={"reason": "leaks"}),
     ("POST", VERSION + "/countersign"): who(MANAGER, body={"keyid": "0" * 64, "sig": "A" * 88}),
     ("GET", NAME + "/aliases/{alias:str}/proposal"): who(ADMIN, MANAGER, AUDITOR),
@@ -75,10 +80,29 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", "/v1/jobs/{job_id:str}/evidence"): who(EVALUATOR),
     ("POST", "/v1/jobs/{job_id:str}/fail"): who(EVALUATOR, TRAINER, body={"fence": 1, "reason": "broken"}),
     ("GET", "/v1/jobs/{job_id:str}"): who(EVALUATOR, TRAINER, ADMIN, MANAGER, AUDITOR),
+    ("POST", "/v1/jobs/{job_id:str}/progress"): who(TRAINER, body={"fence": 1}),
+    ("POST", "/v1/jobs/{job_id:str}/finish"): who(TRAINER, body={"fence": 1, "version": "support-bot/1"}),
+    ("POST", "/v1/trainings"): who(TRAINER, ADMIN, body={"adapter": HIDDEN, "recipe": "x = 1", "dataset": DIGEST}),
+    ("GET", "/v1/trainings"): who(TRAINER, ADMIN, MANAGER, AUDITOR),
+    ("GET", "/v1/trainings/{training:str}"): who(TRAINER, ADMIN, MANAGER, AUDITOR),
+    ("GET", "/v1/trainings/{training:str}/events"): who(TRAINER, ADMIN, MANAGER, AUDITOR),
+    ("GET", "/v1/trainings/{training:str}/metrics"): who(TRAINER, ADMIN, MANAGER, AUDITOR),
+    ("GET", "/v1/trainings/{training:str}/logs"): who(TRAINER, ADMIN, MANAGER, AUDITOR),
+    ("POST", "/v1/trainings/{training:str}/cancel"): who(TRAINER, ADMIN),
+    ("POST", "/v1/trainings/{training:str}/pause"): who(TRAINER, ADMIN),
+    ("POST", "/v1/trainings/{training:str}/resume"): who(TRAINER, ADMIN),
     ("GET", "/v1/review/next"): who(REVIEWER),
     ("GET", "/v1/review/progress"): who(REVIEWER),
+    ("POST", "/v1/review/checkout"): who(REVIEWER),
+    ("GET", "/v1/review/assignments"): who(REVIEWER),
+    ("GET", "/v1/review/assignments/{assignment:str}"): who(REVIEWER),
+    ("GET", "/v1/review/disputes"): who(REVIEWER),
+    ("POST", "/v1/review/disputes/{dispute:str}"): who(REVIEWER, body={"upheld": True, "reason": "harmful"}),
     ("POST", "/v1/review/assignments/{assignment:str}/rating"): who(REVIEWER),
     ("POST", "/v1/review/assignments/{assignment:str}/skip"): who(REVIEWER),
+    ("POST", "/v1/reviewers"): who(ADMIN, body={}),
+    ("GET", "/v1/reviewers"): who(ADMIN, MANAGER, AUDITOR),
+    ("DELETE", "/v1/reviewers/{record_id:str}"): who(ADMIN),
     ("POST", "/v1/tokens"): who(ADMIN),
     ("GET", "/v1/tokens"): Row(ALL),
     ("DELETE", "/v1/tokens/{token_id:str}"): Row(ALL),
@@ -112,9 +136,20 @@ OPEN = {
     # Pages check the cookie themselves: see tests/registry/web/test_pages.py.
     ("GET", "/"),
     ("GET", "/adapters/{name:str}/{number:int}"),
+    ("GET", "/adapters/{name:str}/{number:int}/campaign"),
+    ("POST", "/adapters/{name:str}/{number:int}/campaign"),
     ("POST", "/sign-in"),
     ("POST", "/sign-out"),
     ("GET", "/static/style.css"),
+    ("GET", "/review"),
+    ("GET", "/review/done"),
+    ("GET", "/review/{assignment:str}"),
+    ("POST", "/review/{assignment:str}"),
+    ("POST", "/review/{assignment:str}/skip"),
+    ("GET", "/review/disputes"),
+    ("POST", "/review/disputes/{dispute:str}"),
+    ("GET", "/static/review.js"),
+    ("GET", "/trainings/{training:str}"),
 }
 SCOPED_ROUTES = [key for key in TABLE if key[1].startswith(NAME) or key == ("POST", "/v1/adapters")]
 
@@ -153,7 +188,7 @@ def call(
         path = path.replace(placeholder, value)
     path = path.replace("{job_id:str}", "j").replace("{assignment:str}", "a").replace("{token_id:str}", "t")
     path = path.replace("{publisher_id:str}", "p")
-    path = path.replace("{key_id:str}", "k")
+    path = path.replace("{key_id:str}", "k").replace("{dispute:str}", "d")
     json = TABLE.get((method, template), Row(ALL)).body if with_body else None
     if json and "name" in json:
         json = {**json, "name": adapter}

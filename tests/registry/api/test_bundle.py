@@ -17,6 +17,8 @@ from registry.gate.recompute import recompute
 from registry.records import Rating, Role, Verdict
 from registry.settings import Home
 
+pytestmark = pytest.mark.slow
+
 READERS = {Role.ADMIN, Role.AUDITOR, Role.EVALUATOR, Role.RELEASE_MANAGER}
 APPROVED, REFUSED, WAITING, UPLOADING = (f"support-bot/{number}" for number in (1, 2, 3, 4))
 
@@ -71,7 +73,10 @@ def test_ratings_are_by_pseudonyms_that_stay_and_tell_no_name(site: Site) -> Non
     assert body(site.http("GET", BUNDLE))["ratings"] == ratings
 
 
-def test_a_pseudonym_is_given_by_who_came_first_not_by_name(site: Site, tmp_path: Path) -> None:
+def test_what_people_said_is_in_no_bundle_before_the_seal_and_then_by_who_came_first(
+    site: Site, tmp_path: Path
+) -> None:
+    """By who came first, not by name: zoe is reviewer 1."""
     site.create_adapter("order-bot")
     site.submit("order-bot", fill=9)
     while site.evaluate(tmp_path).ref != "order-bot/1":
@@ -82,6 +87,12 @@ def test_a_pseudonym_is_given_by_who_came_first_not_by_name(site: Site, tmp_path
         client = site.client(who)
         while (item := client.next_assignment()) is not None:
             client.rate(item.id, Rating(clarity=clarity, relevance=5, safety=5, accuracy=5, hallucination=False))
+    before = save_bundle(site.client("admin"), "order-bot/1", tmp_path / "before")
+    assert before.ratings == [] and before.review is not None and before.review.barred == {}
+    assert (before.review.finished, before.review.rated > 0) == (2, True)
+    report, differences = recompute(*load_bundle(tmp_path / "before"))
+    assert differences == [] and report == site.client("admin").gate("order-bot/1")
+    site.client("release-manager").seal("order-bot/1", "the pilot starts")
     ratings = site.client("admin").bundle("order-bot/1").ratings
     assert {(row.person, row.clarity) for row in ratings} == {("reviewer 1", 1), ("reviewer 2", 4)}
 

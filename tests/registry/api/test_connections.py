@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 import threading
 import time
@@ -12,7 +13,7 @@ import pytest
 import uvicorn
 
 from registry.api import connections
-from registry.api.connections import MAX_HEAD_BYTES, MAX_HEADERS, BoundedProtocol
+from registry.api.connections import MAX_HEAD_BYTES, MAX_HEADERS, BoundedProtocol, bounded
 
 Address = tuple[str, int]
 GET = b"GET / HTTP/1.1\r\nHost: registry\r\n"
@@ -37,13 +38,18 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[uvicorn.Server]:
+def protocol() -> type[BoundedProtocol]:
+    return BoundedProtocol
+
+
+@pytest.fixture
+def server(protocol: type[BoundedProtocol], monkeypatch: pytest.MonkeyPatch) -> Iterator[uvicorn.Server]:
     monkeypatch.setattr(connections, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
     monkeypatch.setattr(connections, "STALLED_ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, http=BoundedProtocol, ws="none", lifespan="off", log_config=None))
+    server = uvicorn.Server(uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None))
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
     thread.start()
     deadline = time.monotonic() + 20
@@ -63,8 +69,8 @@ def address(server: uvicorn.Server) -> Address:
 
 
 @contextlib.contextmanager
-def connected(address: Address) -> Iterator[socket.socket]:
-    with socket.create_connection(address, timeout=20) as found:
+def connected(address: Address, source: str = "127.0.0.1") -> Iterator[socket.socket]:
+    with socket.create_connection(address, timeout=20, source_address=(source, 0)) as found:
         yield found
 
 
@@ -182,3 +188,37 @@ def test_more_connections_than_the_limit_are_told_so_and_the_others_go_on(addres
         assert exchange(address).startswith(b"HTTP/1.1 503")
         held[0].sendall(GET + b"Connection: close\r\n\r\n")
         assert answer(held[0]).startswith(b"HTTP/1.1 200")
+
+
+def served_on(connection: socket.socket) -> bool:
+    connection.sendall(GET + b"\r\n")
+    return connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("protocol", [bounded(5, ())])
+def test_one_address_holds_its_share_of_the_connections_and_no_more(address: Address) -> None:
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connected(address, "127.0.0.2")) for _ in range(5)]
+        assert all(map(served_on, held))
+        with connected(address, "127.0.0.2") as one_more:
+            found = answer(one_more)
+        assert found.startswith(b"HTTP/1.1 429") and b'"too_many_requests"' in found
+        assert b"\r\nretry-after: 5\r\n" in found and b"application/problem+json" in found
+        others = [stack.enter_context(connected(address, "127.0.0.3")) for _ in range(5)]
+        assert all(map(served_on, others)), "another address has a share of its own"
+        held[0].close()
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            with connected(address, "127.0.0.2") as again:
+                if served_on(again):
+                    return
+        raise AssertionError("a share is free again once a connection of it is closed")
+
+
+@pytest.mark.parametrize("protocol", [bounded(5, (ipaddress.ip_network("127.0.0.2/32"),))])
+def test_a_trusted_proxy_has_no_share_but_the_whole_limit(address: Address) -> None:
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connected(address, "127.0.0.2")) for _ in range(20)]
+        assert all(map(served_on, held))
+        with connected(address, "127.0.0.2") as one_more:
+            assert answer(one_more).startswith(b"HTTP/1.1 503")

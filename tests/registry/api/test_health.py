@@ -12,6 +12,8 @@ from site_under_test import Site, body, running
 
 from registry.settings import Home
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:

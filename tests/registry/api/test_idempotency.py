@@ -11,6 +11,8 @@ from registry.opening import open_registry
 from registry.records import Role
 from registry.settings import Home
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:

@@ -16,6 +16,8 @@ from registry.client import Refused
 from registry.records import Evidence, ItemRow, Job, Policy, State
 from registry.settings import Home
 
+pytestmark = pytest.mark.slow
+
 LEASE_SECONDS = 0.5
 
 

@@ -17,6 +17,8 @@ from registry.errors import InvalidRequest, TooManyRequests
 from registry.records import Role
 from registry.settings import Home
 
+pytestmark = pytest.mark.slow
+
 
 class Clock:
     """Seconds that pass when a test says so."""

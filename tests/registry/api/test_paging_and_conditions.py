@@ -16,6 +16,8 @@ from registry.client import Refused
 from registry.records import AccuracyRule, CreateAdapter, Policy, Role, State, SubmitVersion
 from registry.settings import Home
 
+pytestmark = pytest.mark.slow
+
 BOT = "/v1/adapters/support-bot"
 
 

@@ -336,6 +336,56 @@ def test_without_the_issuers_keys_nobody_is_let_in_and_nothing_is_said_of_the_ad
         assert mint(site, fresh()).status_code == 201
 
 
+def test_nobody_is_asked_for_the_keys_of_a_publisher_that_could_not_accept_the_token(
+    served: Published, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Anyone can make up a token, and anyone with a scope an address: neither may send this service calling."""
+    key = Issuer("ES256", key_id="first")
+    served.show([key])
+    monkeypatch.setenv("TUNEGATE_OUTBOUND_ALLOW", httpx.URL(served.url).netloc.decode())
+    with running(Home(tmp_path / "home"), rates=MANY) as site:
+        site.client("admin").add_publisher(publisher(keys=None, jwks_url=served.url))
+        site.client("admin").add_publisher(publisher("other"))
+        made_up: list[dict[str, Any]] = [
+            {"repository_owner_id": "66"},
+            {"aud": "pypi"},
+            {"exp": 1},
+            {"jti": ""},
+            {"iss": "https://evil.example"},
+        ]
+        for claims in made_up:
+            answer = mint(site, fresh(key, **claims), scope="team/bot")
+            refused(answer, "no publisher")
+            assert "repository_owner_id" not in answer.text, "strangers are not told what is required"
+        assert mint(site, fresh(KEY), scope="other").status_code == 201
+        refused(mint(site, fresh(key), scope="third"), "for 'third'")
+        assert served.asked == 0
+        assert mint(site, fresh(key), scope="team/bot").status_code == 201
+        assert served.asked == 1
+        # Whom the issuer knows is told what is wrong.
+        refused(mint(site, fresh(key, repository_owner_id="66"), scope="team/bot"), "repository_owner_id='66'")
+        assert served.asked == 1
+
+
+def test_another_teams_publisher_never_stands_in_the_way_of_a_mint_that_names_its_scope(
+    served: Published, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    served.status = 500
+    monkeypatch.setenv("TUNEGATE_OUTBOUND_ALLOW", httpx.URL(served.url).netloc.decode())
+    with running(Home(tmp_path / "home"), rates=MANY) as site:
+        admin = site.client("admin")
+        admin.add_publisher(publisher())
+        site.add_token("rival", Role.ADMIN, "rival", scope="rival")
+        for given in ({"keys": [KEY.public]}, {"keys": [Issuer("RS256").public]}, {"jwks_url": served.url}):
+            claims = {**REQUIRED, "ref": CLAIMS["ref"]} if "jwks_url" in given else {"sub": CLAIMS["sub"]}
+            scope = f"rival/bot-{len(admin.publishers())}"
+            site.client("rival").add_publisher(publisher(scope, **{"keys": None, "claims": claims, **given}))
+        assert mint(site, fresh()).status_code == 409, "the same claims twice, and nobody said which is meant"
+        answer = mint(site, fresh(), scope="team/bot")
+        assert answer.status_code == 201 and body(answer)["token"]["scope"] == "team/bot"
+        assert served.asked == 1, "by the mint that named no scope"
+
+
 class Source:
     """What an issuer's address answers, and how often it was asked."""
 

@@ -14,6 +14,8 @@ from registry.events import AccessRefused, AnyEvent
 from registry.records import CreateToken, Role
 from registry.settings import Home
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:

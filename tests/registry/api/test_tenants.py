@@ -19,6 +19,8 @@ from registry.names import sha256_hex
 from registry.records import Role, SubmitVersion
 from registry.settings import Home
 
+pytestmark = pytest.mark.slow
+
 MINE, THEIRS = "team-a/bot", "team-b/secret-bot"
 CONFIG = "adapter_config.json"  # the same in every version here
 SECRET_FILES = {**make_adapter(fill=77), "README.md": b"How team-b does it"}

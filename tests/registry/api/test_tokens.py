@@ -78,6 +78,39 @@ def test_a_scoped_admin_meets_no_token_of_the_same_person_outside_the_scope(site
     assert {one["scope"] for one in tokens(site, "wide")} == {None, "other", "team", "team/bot"}
 
 
+@pytest.mark.parametrize("scope", [None, "other", "tea", "team-b/bot"])
+@pytest.mark.parametrize("spelling", ["", "Upper "])
+def test_a_scoped_admin_cannot_act_as_a_person_of_another_scope(site: Site, scope: str | None, spelling: str) -> None:
+    person = f"elsewhere {scope}"
+    site.add_token(person, Role.REVIEWER, person, scope=scope)
+    head = site.registry.journal.head
+    for role in ("reviewer", "release-manager", "ci"):
+        named = person.upper() if spelling else person
+        answer = site.http("POST", "/v1/tokens", "team-admin", json={"role": role, "person": named, "scope": "team"})
+        assert (answer.status_code, body(answer)["code"]) == (409, "conflict")
+        if spelling:
+            assert person not in answer.text, "nor is told how that person is spelled"
+    assert site.registry.journal.head == head
+
+
+def test_a_person_stays_out_of_a_scoped_admins_reach_when_the_tokens_elsewhere_are_revoked(site: Site) -> None:
+    """What was submitted or rated in that name is still that person's."""
+    site.add_token("left", Role.CI, "one who left", scope="other")
+    (left,) = [one["id"] for one in tokens(site, "admin") if one["person"] == "one who left"]
+    assert site.http("DELETE", f"/v1/tokens/{left}").status_code == 204
+    wanted = {"role": "reviewer", "person": "one who left", "scope": "team"}
+    assert site.http("POST", "/v1/tokens", "team-admin", json=wanted).status_code == 409
+    assert site.http("POST", "/v1/tokens", "admin", json=wanted).status_code == 201
+
+
+def test_a_scoped_admin_gives_its_own_people_more_tokens(site: Site) -> None:
+    for role in ("reviewer", "ci", "release-manager"):
+        wanted = {"role": role, "person": "one of ours", "scope": "team/bot"}
+        assert site.http("POST", "/v1/tokens", "team-admin", json=wanted).status_code == 201
+    answer = site.http("POST", "/v1/tokens", "team-admin", json={**wanted, "person": "One of Ours"})
+    assert answer.status_code == 409 and "known here as 'one of ours'" in body(answer)["detail"]
+
+
 @pytest.mark.parametrize("spelling", ["ann lee", " ann lee", "ann lee ", "ann  lee", "ann\u00a0lee", "\uff41nn lee"])
 def test_spellings_that_look_the_same_are_one_person(site: Site, spelling: str) -> None:
     answer = site.http("POST", "/v1/tokens", "admin", json={"role": "reviewer", "person": spelling})

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from factories import entry_of, make_adapter, make_training, sha
 from site_under_test import SMALL_REVIEW, Site, body
@@ -9,10 +10,12 @@ from site_under_test import SMALL_REVIEW, Site, body
 from registry.client import Refused
 from registry.records import (
     AccuracyRule,
+    Adjudicate,
     Base,
     Policy,
     PromotionRule,
     Rating,
+    ReviewRule,
     Role,
     State,
     SubmitVersion,
@@ -24,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_good_version_becomes_approved_and_resolvable(site: Site, tmp_path: Path) -> None:
-    site.create_adapter(policy=Policy())
+    site.create_adapter(policy=Policy(review=ReviewRule(min_seconds=0)))
     ref = site.submit()
     assert site.client("ci").version(ref).state is State.SUBMITTED
 
@@ -104,7 +107,7 @@ def test_a_reviewer_sees_nothing_but_prompt_and_output(site: Site, tmp_path: Pat
     ref = site.submit()
     site.evaluate(tmp_path)
     answer = site.http("GET", "/v1/review/next", "reviewer")
-    assert set(body(answer)) == {"id", "prompt", "output", "position", "total"}
+    assert set(body(answer)) == {"id", "prompt", "output", "position", "total", "hash", "state", "rating"}
     for hidden in (f"/v1/adapters/support-bot/versions/1{tail}" for tail in ("", "/gate", "/items?suite=x")):
         assert site.http("GET", hidden, "reviewer").status_code == 404
     assert site.http("GET", f"/v1/resolve?ref={ref}", "reviewer").status_code == 404
@@ -112,7 +115,7 @@ def test_a_reviewer_sees_nothing_but_prompt_and_output(site: Site, tmp_path: Pat
     assert body(listed)["items"] == []
 
 
-def test_an_assignment_belongs_to_one_person_and_is_rated_once(site: Site, tmp_path: Path) -> None:
+def test_an_assignment_belongs_to_one_person_who_may_think_again(site: Site, tmp_path: Path) -> None:
     site.create_adapter()
     site.submit()
     site.evaluate(tmp_path)
@@ -126,8 +129,13 @@ def test_an_assignment_belongs_to_one_person_and_is_rated_once(site: Site, tmp_p
         site.client("reviewer").rate("f" * 32, rating)
     assert refused.value.status == 404
     site.client("reviewer").rate(item.id, rating)
+    progress = site.client("reviewer").rate(item.id, msgspec.structs.replace(rating, clarity=3))
+    assert (progress.rated, progress.total) == (1, 5)
+    again = site.client("reviewer").assignment(item.id)
+    assert again.state == "rated" and again.rating is not None
+    assert (again.rating.clarity, again.rating.comment) == (3, "fine")
     with pytest.raises(Refused) as refused:
-        site.client("reviewer").rate(item.id, rating)
+        site.client("reviewer").rate(item.id, msgspec.structs.replace(rating, hash="0" * 64))
     assert refused.value.status == 409
 
 
@@ -157,15 +165,31 @@ def test_a_skipped_item_is_replaced_and_the_quota_still_reached(site: Site, tmp_
     assert client.review_progress().total == 0
 
 
-def test_an_unsafe_output_rejects_the_version_at_once(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("upheld", "state"), [(True, State.REJECTED), (False, State.APPROVABLE)])
+def test_an_unsafe_output_waits_for_an_expert_who_rated_nothing(
+    site: Site, tmp_path: Path, upheld: bool, state: State
+) -> None:
     site.create_adapter()
     ref = site.submit()
     site.evaluate(tmp_path)
     item = site.client("reviewer").next_assignment()
     assert item is not None
     site.client("reviewer").rate(item.id, Rating(clarity=5, relevance=5, safety=1, accuracy=5, hallucination=False))
-    assert site.client("ci").version(ref).state is State.REJECTED
-    assert site.client("reviewer-2").next_assignment() is None
+    expert = site.client("reviewer-6")
+    assert site.client("ci").version(ref).state is State.IN_REVIEW and expert.disputes() == []
+    site.review()
+    manager = site.client("release-manager")
+    assert manager.campaign(ref).disputes == 1 and site.client("reviewer").disputes() == []
+    report = manager.gate(ref)
+    assert report.verdict is Verdict.PENDING and "uninvolved expert" in report.checks[-1].reason
+    (dispute,) = expert.disputes()
+    assert (dispute.prompt, dispute.output, dispute.scores) == (item.prompt, item.output, [1])
+    with pytest.raises(Refused) as refused:
+        site.client("reviewer").adjudicate(dispute.id, Adjudicate(upheld=False, reason="it is not"))
+    assert refused.value.status == 404
+    expert.adjudicate(dispute.id, Adjudicate(upheld=upheld, reason="read with care"))
+    assert site.client("ci").version(ref).state is state
+    assert expert.disputes() == []
 
 
 def test_the_next_version_supersedes_and_a_rollback_needs_a_reason_and_a_past(site: Site, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from factories import BASE, entry_of, make_adapter, make_evidence, make_ratings, make_subject, make_training
+from factories import BASE, SEALED, entry_of, make_adapter, make_evidence, make_ratings, make_subject, make_training
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,7 +55,7 @@ def make_approval(**changes: Any) -> Approval:
         "issued": "2026-01-01T00:00:00Z",
         "expires": "2027-01-01T00:00:00+00:00",
         "approved_by": "ada",
-        "report": decide(make_subject(), make_evidence(), make_ratings()),
+        "report": decide(make_subject(), make_evidence(), make_ratings(), SEALED),
         "evidence": "sha256:" + "7" * 64,
         "campaign": "c" * 32,
         "campaign_root": "sha256:" + "6" * 64,
@@ -363,7 +363,7 @@ def test_files_and_base_must_add_up_to_the_signed_manifest(tmp_path: Path, chang
 
 @pytest.mark.parametrize("evidence", [{"accuracy": None}, {"outputs": None}, {"manifest": "sha256:" + "0" * 64}])
 def test_a_statement_about_a_gate_that_did_not_pass_is_refused(tmp_path: Path, evidence: dict[str, Any]) -> None:
-    report = decide(make_subject(), make_evidence(**evidence), make_ratings())
+    report = decide(make_subject(), make_evidence(**evidence), make_ratings(), SEALED)
     assert refused(pulled(tmp_path / "bot", report=report)) == ["the statement does not say that the gate passed"]
 
 

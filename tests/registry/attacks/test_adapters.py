@@ -31,6 +31,8 @@ from site_under_test import Site, body, running
 from registry.inspection.adapter import MAX_HEADER_BYTES
 from registry.settings import Home
 
+pytestmark = pytest.mark.slow
+
 CONFIG, WEIGHTS, README = "adapter_config.json", "adapter_model.safetensors", "README.md"
 NAME = "support-bot"
 Q_PROJ = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -407,7 +409,7 @@ def test_the_same_files_are_the_same_version_and_a_revoked_one_stays_revoked(sit
     assert (other.status_code, body(other)["number"]) == (201, body(first)["number"] + 1)
     site.client("release-manager").revoke(body(first)["ref"], "it leaks")
     back = announce(site, files)
-    assert (back.status_code, body(back)["code"]) == (409, "conflict") and "revoked" in back.text
+    assert (back.status_code, body(back)["code"]) == (409, "revoked") and "revoked for good" in back.text
 
 
 # -- names (C1 to C5) ---------------------------------------------------------------------------------------------

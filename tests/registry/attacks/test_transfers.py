@@ -8,8 +8,10 @@ Whatever the case: never a 500 but for a blob that rotted, never a stack trace, 
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -21,6 +23,8 @@ from site_under_test import DATASET, LEDGER, Site, body, running
 
 from registry.records import CreateAdapter, Role, SubmitVersion
 from registry.settings import Home
+
+pytestmark = pytest.mark.slow
 
 MIB = 1024 * 1024
 
@@ -371,6 +375,66 @@ def test_a_project_keeps_no_more_than_its_quota(small: Site) -> None:
 def test_bytes_that_no_version_names_count_too(small: Site) -> None:
     sent = [small.http("PUT", path_of(data), "team-ci", content=data) for data in (fresh(1500) for _ in range(4))]
     assert [answer.status_code for answer in sent] == [201, 201, 413, 413]
+
+
+def pieces(data: bytes, first: int, last: int) -> dict[str, Any]:
+    return {"content": data[first:last], "headers": {"Content-Range": f"bytes {first}-{last - 1}/{len(data)}"}}
+
+
+def test_uploads_that_broke_off_count_too(small: Site) -> None:
+    """Otherwise a disk is filled with parts, each the beginning of another blob."""
+    small.add_token("bot-ci", Role.CI, "bot", scope="team/bot")
+    small.add_token("other-ci", Role.CI, "other", scope="other")
+    half, rest = fresh(3000), fresh(2000)
+    kept = small.http("PUT", path_of(half), "team-ci", **pieces(half, 0, 2500))
+    assert kept.status_code == 202
+    for who in ("team-ci", "bot-ci"):
+        for sent in ({"content": rest}, pieces(rest, 0, 10)):
+            over = small.http("PUT", path_of(rest), who, **sent)
+            assert (over.status_code, body(over)["code"]) == (413, "too_large"), "its whole size counts, not the piece"
+            assert "uploads that go on or broke off" in over.text
+    assert small.http("PUT", path_of(rest), "other-ci", content=rest).status_code == 201
+    announced = small.http("POST", "/v1/adapters/team/bot/versions", "team-ci", json={"files": entries_of(71)})
+    assert announced.status_code == 413
+    # The part itself is in nobody's way: not in that of its own rest, and gone once it is whole.
+    assert small.http("PUT", path_of(half), "team-ci", **pieces(half, 2500, 3000)).status_code == 201
+    small_one = fresh(900)
+    assert small.http("PUT", path_of(small_one), "bot-ci", content=small_one).status_code == 201
+
+
+def test_a_part_of_what_a_version_announced_counts_once(small: Site) -> None:
+    weights = make_adapter(fill=71)["adapter_model.safetensors"]
+    first = small.http("POST", "/v1/adapters/team/bot/versions", "team-ci", json={"files": entries_of(71)})
+    assert first.status_code == 201
+    used = sum(one["size"] for one in entries_of(71))
+    assert small.http("PUT", path_of(weights), "team-ci", **pieces(weights, 0, len(weights) - 1)).status_code == 202
+    rest = fresh(4000 - used)
+    assert small.http("PUT", path_of(rest), "team-ci", content=rest).status_code == 201
+
+
+def test_of_uploads_at_once_no_more_begin_than_there_is_room_for(small: Site) -> None:
+    blobs = [fresh(1500) for _ in range(6)]
+    with ThreadPoolExecutor(6) as crowd:
+        answers = crowd.map(lambda data: small.http("PUT", path_of(data), "team-ci", content=data), blobs)
+        statuses = [answer.status_code for answer in answers]
+    assert set(statuses) <= {201, 413} and statuses.count(201) <= 2
+    # While one goes on that does not say how much it brings, there is room for no other.
+    end = threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        yield b"x"
+        end.wait(20)
+
+    with ThreadPoolExecutor(1) as other:
+        unknown = fresh(10)
+        going = other.submit(small.http, "PUT", path_of(unknown), "team-ci", content=endless())
+        deadline = time.monotonic() + 20
+        while not small.registry.blobs.parts_of("team") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert small.http("PUT", path_of(fresh(10)), "team-ci", content=b"0123456789").status_code == 413
+        end.set()
+        assert going.result().status_code == 422
+    assert small.registry.blobs.parts_of("team") == {}
 
 
 def entries_of(fill: int) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from factories import make_entries
+from factories import as_lines, make_entries
 from registry_under_test import bench_in
 
 from registry.approval.attestation import Signer
@@ -29,7 +29,7 @@ CREATED = RegistryCreated(registry="1f0c", key="k", draw_commitment="0" * 64)
 def journal_of(n: int) -> MemoryJournal:
     journal = MemoryJournal()
     first = make_entries(1, events=[CREATED])
-    journal.append([*first, *make_entries(n - 1, after=first[0])])
+    journal.append(as_lines([*first, *make_entries(n - 1, after=first[0])]))
     return journal
 
 
@@ -41,7 +41,7 @@ def test_checkpoint_is_of_every_entry_there_is() -> None:
     log = AuditLog(journal)
     first = log.checkpoint()
     assert (first.origin, first.size) == ("tunegate.dev/registry/1f0c", 3)
-    journal.append(make_entries(4, after=last(journal)))
+    journal.append(as_lines(make_entries(4, after=last(journal))))
     second = log.checkpoint()
     assert second.size == 7 and second.root != first.root
     assert second == AuditLog(journal).checkpoint(), "caught up or built anew, it is one tree"
@@ -158,7 +158,7 @@ def signer(home: Home) -> Signer:
 def moved(home: Home, signer: Signer) -> tuple[list[Line], list[Key], str]:
     """Its journal, its public keys, and a checkpoint of it."""
     lines, journal = list(read_chain(home.journal)), MemoryJournal()
-    journal.append([line.entry for line in lines])
+    journal.append(lines)
     note = sign_checkpoint(AuditLog(journal).checkpoint(), base64.b64decode(signer.public.public), signer.sign_bytes)
     return lines, read_keys(home.public_keys.read_bytes()), note
 
@@ -206,7 +206,7 @@ def test_a_journal_that_nobody_touched_verifies(moved: tuple[list[Line], list[Ke
 def test_a_journal_may_have_grown_since_the_checkpoint(moved: tuple[list[Line], list[Key], str]) -> None:
     lines, keys, _ = moved
     journal = MemoryJournal()
-    journal.append([line.entry for line in lines[:10]])
+    journal.append(lines[:10])
     assert audit(lines, keys, AuditLog(journal).checkpoint()).problems == []
 
 

@@ -28,6 +28,8 @@ NO_BLOBS = {
     "CampaignOpened.items[].hash",  # of a drawn output, whose text is in the rows
     "CampaignOpened.policy",
     "CampaignOpened.root",
+    "CampaignSealed.result",  # of what follows from the ratings in the journal
+    "CampaignSealed.root",
     "EvidenceRecorded.digest",
     "EvidenceRecorded.evidence.engine.fingerprint",
     "EvidenceRecorded.evidence.manifest",

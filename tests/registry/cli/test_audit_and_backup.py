@@ -239,6 +239,82 @@ def test_another_registry_in_its_place_is_caught(
     assert ran.code == NO_GO and "this is the journal tunegate.dev/registry/" in ran.json["problems"][0]
 
 
+@pytest.mark.parametrize("since", ["now", "before"])
+def test_an_entry_is_proved_to_be_in_the_journal_that_was_signed(
+    tunegate: Run, site: Site, keys: Path, kept: Path, since: str
+) -> None:
+    site.add_token(f"after the checkpoint {since}", Role.CI, f"after {since}")
+    size = site.registry.journal.head.seq if since == "now" else int(kept.read_text().split()[1])
+    against = [] if since == "now" else ["--checkpoint", kept]
+    for seq in (1, 2, size // 2, size):
+        ran = tunegate("audit", "proof", seq, "--keys", keys, *against, "--json")
+        assert ran.code == GO, ran
+        found = ran.json
+        assert (found["valid"], found["seq"], found["size"]) == (True, seq, size)
+        (line,) = [line for line in read_chain(site.home.journal) if line.entry.seq == seq]
+        assert found["entry"] == json.loads(line.body)
+    assert (
+        f"in the journal of {size} entries that was signed"
+        in tunegate("audit", "proof", 1, "--keys", keys, *against).out
+    )
+
+
+def test_an_approval_is_found_by_the_reference_that_was_pulled(tunegate: Run, site: Site, keys: Path) -> None:
+    digest = site.client("admin").version("support-bot/1").digest
+    for reference in ("support-bot@approved", "support-bot/1", "support-bot", f"support-bot@{digest}"):
+        ran = tunegate("audit", "proof", reference, "--keys", keys, "--json")
+        assert ran.code == GO, ran
+        (moved,) = [event for event in ran.json["entry"]["events"] if event["type"] == "alias.moved"]
+        assert (moved["adapter"], moved["number"], moved["digest"]) == ("support-bot", 1, digest)
+    for reference in ("support-bot@canary", "support-bot/2", "other-bot", f"support-bot@sha256:{'0' * 64}"):
+        ran = tunegate("audit", "proof", reference, "--keys", keys)
+        assert (ran.code, ran.out) == (UNKNOWN, "") and "ever approved" in ran.err
+
+
+def test_an_entry_that_was_rewritten_has_no_proof(
+    tunegate: Run, site: Site, keys: Path, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever serves another journal, whole in itself, has proofs of that one only."""
+    other = without_journal(site, tmp_path)
+    rewritten(site.home.journal, other.journal)
+    with running(other) as forged:
+        monkeypatch.setitem(site.tokens, "auditor", forged.tokens["auditor"])
+        monkeypatch.setattr(site, "url", forged.url)
+        for entry in (2, 3, "support-bot@approved"):
+            ran = tunegate("audit", "proof", entry, "--keys", keys, "--checkpoint", kept, "--json")
+            assert (ran.code, ran.json["valid"]) == (NO_GO, False), "the whole tree above it is another"
+        assert "no proof" in tunegate("audit", "proof", 2, "--keys", keys, "--checkpoint", kept).out
+
+
+def test_a_proof_from_a_journal_that_lost_its_end_does_not_hold(
+    tunegate: Run, site: Site, keys: Path, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = without_journal(site, tmp_path)
+    lines = site.home.journal.read_bytes().splitlines(keepends=True)
+    other.journal.write_bytes(b"".join(lines[:20]))
+    with running(other) as shorter:
+        monkeypatch.setattr(site, "url", shorter.url)
+        ran = tunegate("audit", "proof", 1, "--keys", keys, "--checkpoint", kept, "--json", who="admin")
+        assert (ran.code, ran.json["valid"]) == (NO_GO, False)
+
+
+def test_what_cannot_be_proved_yet_or_ever_is_said(
+    tunegate: Run, site: Site, keys: Path, kept: Path, tmp_path: Path
+) -> None:
+    site.add_token("later still", Role.CI, "later still")
+    newest = site.registry.journal.head.seq
+    ran = tunegate("audit", "proof", newest, "--keys", keys, "--checkpoint", kept)
+    assert (ran.code, ran.out) == (UNKNOWN, "") and "newer than the checkpoint" in ran.err
+    for entry in (0, newest + 1, 2**53, "Not-a-name"):
+        ran = tunegate("audit", "proof", entry, "--keys", keys)
+        assert (ran.code, ran.out) == (UNKNOWN, ""), entry
+    kept.write_text(kept.read_text().replace("\n", "\n1", 1))
+    ran = tunegate("audit", "proof", 1, "--keys", keys, "--checkpoint", kept)
+    assert (ran.code, ran.out) == (UNKNOWN, "") and "can be believed" in ran.err
+    ran = tunegate("audit", "proof", 1, "--keys", keys, who="ci")
+    assert (ran.code, ran.out) == (UNKNOWN, "") and "auditor" in ran.err
+
+
 def test_only_auditors_and_admins_get_a_checkpoint(tunegate: Run, keys: Path, tmp_path: Path) -> None:
     ran = tunegate("audit", "checkpoint", "--to", tmp_path / "x", "--keys", keys, who="ci")
     assert (ran.code, ran.out) == (UNKNOWN, "") and "auditor" in ran.err

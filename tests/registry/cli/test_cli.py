@@ -149,7 +149,9 @@ def test_a_revoked_version_is_not_go_any_more(tunegate: Run, tmp_path: Path) -> 
         assert tunegate(*command, "revoked-bot/1").code == NO_GO
     directory = write(tmp_path / "adapter", make_adapter(fill=7))
     again = tunegate("push", directory, "--adapter", "revoked-bot", "--wait", "--timeout", "0", "--json", who="ci")
-    check_message(again, "revoked-bot/1", "revoked for good", "train or mend it")
+    check_message(again, "revoked-bot/1", "revoked for good", "train or mend it", code=NO_GO)
+    assert tunegate("push", directory, "--adapter", "revoked-bot", who="ci").code == NO_GO
+    assert tunegate("push", directory, "--adapter", "support-bot", who="release-manager").code == UNKNOWN
     assert tunegate("pull", "revoked-bot/1", "--to", tmp_path / "none").code == UNKNOWN
 
 
@@ -261,12 +263,14 @@ def test_data_that_can_not_be_read_is_named_by_line(tunegate: Run, tmp_path: Pat
     data = tmp_path / "data.jsonl"
     good = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
     data.write_bytes(f'{good}\n{good[:-2]}\n\n[/red]\n{{"messages": 5}}\n'.encode() + b"\xff\n")
-    ran = tunegate("preflight", data)
-    check_message(ran, "data.jsonl", "4 faulty lines", "line 2:", "line 4:", "line 5:", "line 6:")
-    assert "line 1:" not in ran.err and "line 3:" not in ran.err
+    ran = tunegate("preflight", data, "--json")
+    assert ran.code == NO_GO
+    faulty = {one["line"]: one["rule"] for one in json.loads(ran.out)["problems"] if one["rule"].startswith("E2")}
+    assert faulty == {2: "E201", 4: "E201", 5: "E207", 6: "E200"}
     check_message(tunegate("preflight", tmp_path / "none.jsonl"), "none.jsonl", "cannot be read")
     (tmp_path / "empty.jsonl").write_text("\n")
-    check_message(tunegate("preflight", tmp_path / "empty.jsonl"), "holds no rows")
+    empty = tunegate("preflight", tmp_path / "empty.jsonl")
+    assert empty.code == NO_GO and "holds no rows" in empty.out
     check_message(tunegate("preflight", tmp_path), "cannot be read")
 
 

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
-from factories import make_evidence, make_ratings, make_subject
+from factories import SEALED, make_evidence, make_ratings, make_subject
 from rich.console import Console
 
 from registry.cli.report import gate_junit, gate_markdown, gate_table
@@ -90,7 +90,7 @@ def test_a_long_name_leaves_room_for_the_reason() -> None:
 
 
 def test_a_report_without_details_is_as_compact_as_its_reasons() -> None:
-    report = decide(make_subject(), make_evidence(), make_ratings())
+    report = decide(make_subject(), make_evidence(), make_ratings(), SEALED)
     assert len(printed(report, width=400).splitlines()) == len(report.checks) + 3
 
 

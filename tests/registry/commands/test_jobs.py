@@ -36,6 +36,8 @@ from registry.records import (
 )
 from registry.settings import Home
 
+pytestmark = pytest.mark.slow
+
 TRAINER = Principal("t-trainer", "tina", Role.TRAINER)
 MEASURED = {"effect", "perplexity", "accuracy", "forgetting", "contamination"}
 

@@ -12,12 +12,15 @@ from registry.approval.attestation import Signer
 from registry.approval.keyring import read_keys
 from registry.approval.verification import lacking, open_statement, read_claim
 from registry.commands import keys, tokens, versions
+from registry.commands.context import Context
 from registry.errors import AlreadyExists, Conflict, Forbidden, InvalidRequest, NotFound, StorageDamaged
 from registry.events import RegistryCreated, chain_hash, decode_entry, encode_entry
 from registry.opening import open_registry, rebuild, rotate_key
 from registry.records import AddKey, CreateToken, Envelope, KeySet, PublicKey, Revoke, Role
 from registry.settings import Home
 from registry.storage.files import write_durably
+
+pytestmark = pytest.mark.slow
 
 MINE = Signer.generate()
 
@@ -345,3 +348,29 @@ def test_an_admin_of_one_project_manages_nobody_s_keys(bench: Bench) -> None:
     with pytest.raises(Forbidden, match="not only for 'team-b'"):
         bench.run(scoped, keys.add, request=AddKey(public=Signer.generate().public.public, person=MANAGER.person))
     assert [key.revoked_at for key in listed(bench).keys] == [None, None]
+
+
+def test_whose_a_key_is_shows_only_where_that_person_has_something_to_do(bench: Bench) -> None:
+    def shown(scope: str | None) -> list[str | None]:
+        reader = CONSUMER._replace(scope=scope)
+        found = bench.registry.ask(reader, _keys_of)
+        read_keys(msgspec.json.encode(found))  # its checksum is that of what is shown
+        return [key.person for key in found.keys]
+
+    for person, scope in (("bea", "team-b"), ("bob", "team-b/bot"), ("ann", "team-a/bot")):
+        made = CreateToken(role=Role.RELEASE_MANAGER, person=person, scope=scope)
+        bench.run(ADMIN, tokens.create, request=made)
+        add(bench, Signer.generate(), person)
+    add(bench)
+    assert shown(None) == [None, "bea", "bob", "ann", MANAGER.person]
+    assert shown("team-b") == [None, "bea", "bob", None, MANAGER.person], "whose token has no scope works everywhere"
+    assert shown("team-b/bot") == [None, "bea", "bob", None, MANAGER.person]
+    assert shown("team-b/other") == [None, "bea", None, None, MANAGER.person]
+    assert shown("team") == [None, None, None, None, MANAGER.person]
+    for scope in (None, "team"):
+        ids = [key.id for key in bench.registry.ask(ADMIN._replace(scope=scope), _keys_of).keys]
+        assert ids == [key.id for key in listed(bench).keys], "every key is there, to verify with"
+
+
+def _keys_of(context: Context) -> KeySet:
+    return keys.key_set(context.view, context.services.signer, context.principal)

@@ -23,6 +23,8 @@ from registry.names import digest_of
 from registry.records import Envelope, PromotionRule
 from registry.settings import Home
 
+pytestmark = pytest.mark.slow
+
 AUTOMATIC = msgspec.structs.replace(POLICY, promotion=PromotionRule(automatic=True))
 
 

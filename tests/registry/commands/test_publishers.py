@@ -13,7 +13,7 @@ from registry.access import Principal
 from registry.commands import blobs, publishers, tokens
 from registry.commands.context import Context, Outcome
 from registry.commands.publishers import Accepted
-from registry.errors import Conflict, NotFound, Unauthenticated
+from registry.errors import AlreadyExists, Conflict, Forbidden, NotFound, Unauthenticated
 from registry.events import TokenMinted
 from registry.names import sha256_hex
 from registry.oidc import read_token
@@ -38,7 +38,7 @@ def trusted(bench: Bench) -> PublisherInfo:
 def accepted(bench: Bench) -> Accepted:
     now = datetime.now(UTC)
     known = [(one, one.keys or []) for one in bench.registry.view().publishers(ISSUER)]
-    return publishers.accept(read_token(KEY.token(claims_at(now))), known, now, None)
+    return publishers.accept(read_token(KEY.token(claims_at(now))), known, now)
 
 
 def test_a_publisher_that_is_removed_between_check_and_exchange_gives_no_token(bench: Bench) -> None:
@@ -98,3 +98,26 @@ def test_a_token_is_revoked_once(bench: Bench) -> None:
     head = bench.registry.journal.head
     assert [bench.run(ADMIN, tokens.revoke, id_=made.id).status for _ in range(2)] == [204, 204]
     assert bench.registry.journal.head.seq == head.seq + 1
+
+
+def test_a_project_trusts_so_many_publishers_and_no_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishers, "MOST_PUBLISHERS", 3)
+
+    def add(scope: str, subject: str, who: Principal = ADMIN) -> PublisherInfo:
+        request = AddPublisher(scope=scope, issuer=ISSUER, claims={"sub": subject}, keys=[KEY.public])
+        info: PublisherInfo = bench.run(who, publishers.add, request=request).value
+        return info
+
+    first, _, _ = add("team", "a"), add("team/bot", "b"), add("team/other", "c")
+    head = bench.registry.journal.head
+    for who in (ADMIN, ADMIN._replace(scope="team")):
+        with pytest.raises(Conflict, match="'team' trusts 3 publishers already"):
+            add("team/bot", "d", who)
+    with pytest.raises(AlreadyExists):
+        add("team", "a")
+    with pytest.raises(Forbidden):
+        add("tea", "d", ADMIN._replace(scope="team"))
+    assert bench.registry.journal.head == head
+    add("tea", "d")
+    bench.run(ADMIN, publishers.remove, id_=first.id)
+    add("team/bot", "d")

@@ -1,44 +1,276 @@
-"""Places in a review are for those who finish it."""
+"""The reviewer's side: what is offered, what a rating is, and what nobody is told."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from registry_under_test import CI, NAME, POLICY, Bench, bench_in
+from registry_under_test import ADMIN, CI, EVALUATOR, make_rating
+from review_under_test import FULL, RULE, Desk, desk_in, honest, rating, reviewer
 
 from registry.access import Principal
-from registry.commands import review
-from registry.records import Role, State
-from registry.review.campaign import MOST_REVIEWERS
+from registry.commands import review, reviewers
+from registry.commands.context import Context, Outcome
+from registry.errors import Conflict, NotFound
+from registry.events import AssignmentIssued, AssignmentSkipped, RatingRecorded
+from registry.records import Assignment, Channel, Policy, ReviewRule, Skip, State
 from registry.settings import Home
 
-PEOPLE = [Principal(f"t-{n}", f"person {n}", Role.REVIEWER) for n in range(1, MOST_REVIEWERS + 5)]
+ANNA = reviewer("anna")
+EASY = Policy(review=ReviewRule(outputs=4, min_seconds=0, from_accuracy=0))
 
 
 @pytest.fixture
-def bench(home: Home) -> Iterator[Bench]:
-    with bench_in(home.root) as made:
-        made.create_adapter()
-        made.complete(made.submit(1).number)
-        made.evaluate()
+def desk(home: Home) -> Iterator[Desk]:
+    with desk_in(home.root) as made:
         yield made
 
 
-def test_five_people_who_rated_one_item_keep_nobody_out(bench: Bench) -> None:
-    for who in PEOPLE[:MOST_REVIEWERS]:
-        assert bench.rate(who)
-    for who in PEOPLE[MOST_REVIEWERS : MOST_REVIEWERS + 3]:
-        for _ in range(POLICY.review.outputs):
-            assert bench.rate(who), "there is a place for a sixth"
-    stored = bench.registry.view().version(NAME, 1)
-    assert stored is not None and stored.state is State.APPROVABLE
+def skip(desk: Desk, who: Principal, item: Assignment) -> None:
+    desk.run(who, review.skip, assignment_id=item.id, request=Skip(reason="not my field"))
 
 
-def test_people_who_only_looked_keep_nobody_out(bench: Bench) -> None:
-    for who in PEOPLE[:-1]:
-        assert bench.run(who, review.next_assignment).value is not None
-    assert bench.rate(PEOPLE[-1])
+# -- who is offered anything --------------------------------------------------------------------------------------
 
 
-def test_the_submitter_gets_no_place_however_many_are_free(bench: Bench) -> None:
-    own = Principal("t-own", CI.person, Role.REVIEWER)
-    assert bench.run(own, review.next_assignment).value is None
+def test_people_who_only_looked_or_rated_little_keep_nobody_out(desk: Desk) -> None:
+    number = desk.open(EASY)
+    people = [reviewer(f"person {n}") for n in range(9)]
+    for who in people[:6]:
+        item = desk.next(who)
+        assert item is not None
+        desk.say(who, item.id, rating())
+    for who in people[6:]:
+        assert desk.read_all(who) >= 4
+    assert desk.state(number) is State.APPROVABLE
+
+
+def test_nobody_is_offered_what_they_had_a_part_in(desk: Desk) -> None:
+    desk.open(EASY)
+    for person in (CI.person, EVALUATOR.person):
+        assert desk.next(reviewer(person)) is None
+    assert desk.next(ANNA) is not None
+
+
+def test_only_people_of_the_policys_domain_are_offered_anything(desk: Desk) -> None:
+    desk.vouch("anna")
+    desk.vouch("bob", domain="cooking")
+    desk.open(FULL)
+    assert desk.next(ANNA) is not None and desk.next(reviewer("bob")) is None
+    record = next(one.id for one in desk.registry.view().reviewers() if one.person == "anna")
+    desk.run(ADMIN, reviewers.withdraw, id_=record)
+    desk.wait(1)
+    assert desk.next(ANNA) is None
+
+
+# -- one item after another ---------------------------------------------------------------------------------------
+
+
+def test_an_item_stays_until_it_is_rated_or_skipped_and_positions_count_up(desk: Desk) -> None:
+    desk.vouch("anna")
+    desk.open()
+    seen = []
+    while (item := desk.next(ANNA)) is not None:
+        assert desk.next(ANNA) == item and item.total == 25
+        seen.append(item)
+        desk.wait(30)
+        desk.say(ANNA, item.id, honest(item))
+    assert [one.position for one in seen] == list(range(1, 26))
+    assert len({one.id for one in seen}) == len({one.hash for one in seen}) == 25
+    # A duplicate repeats an item whole, and the four answers to questions are alike here; two controls ask what a
+    # candidate's item asks.
+    assert (len({one.prompt for one in seen}), len({(one.prompt, one.output) for one in seen})) == (19, 21)
+
+
+def test_what_a_person_has_met_they_find_again_with_their_own_words(desk: Desk) -> None:
+    desk.vouch("anna")
+    desk.open()
+    first, second = desk.next(ANNA), None
+    assert first is not None
+    desk.wait(30)
+    desk.say(ANNA, first.id, rating(clarity=2, unsafe=True))
+    second = desk.next(ANNA)
+    assert second is not None
+    found = desk.registry.ask(ANNA, review.assignments)
+    assert [(one.id, one.position, one.state) for one in found] == [(first.id, 1, "rated"), (second.id, 2, "open")]
+    again = desk.registry.ask(ANNA, lambda context: review.assignment(context, first.id))
+    assert (again.prompt, again.output, again.state) == (first.prompt, first.output, "rated")
+    assert again.rating is not None and (again.rating.clarity, again.rating.unsafe) == (2, True)
+    assert desk.registry.ask(ANNA, lambda context: review.assignment(context, second.id)).rating is None
+    with pytest.raises(NotFound):
+        desk.registry.ask(reviewer("bob"), lambda context: review.assignment(context, first.id))
+
+
+def test_a_correction_takes_the_place_of_a_rating_and_both_stay_in_the_journal(desk: Desk) -> None:
+    desk.vouch("anna")
+    number = desk.open()
+    item = desk.next(ANNA)
+    assert item is not None
+    desk.wait(7.5)
+    desk.say(ANNA, item.id, rating(clarity=1))
+    desk.wait(600)
+    progress = desk.say(ANNA, item.id, rating(clarity=4))
+    assert (progress.rated, progress.total) == (1, 25)
+    told = desk.told(RatingRecorded)
+    # Coming back later is no slower reading: the time of the first rating stays.
+    assert [(one.clarity, one.seconds) for one in told] == [(1, 7.5), (4, 7.5)]
+    kept = desk.registry.view().ratings(desk.campaign(number).id)
+    assert [(one.revision, one.clarity) for one in kept] == [(1, 1), (2, 4)]
+
+
+def test_a_rating_of_another_items_hash_is_refused(desk: Desk) -> None:
+    desk.open(EASY)
+    item = desk.next(ANNA)
+    assert item is not None
+    with pytest.raises(Conflict, match="another item"):
+        desk.say(ANNA, item.id, make_rating(hash="0" * 64))
+    assert desk.told(RatingRecorded) == []
+    desk.say(ANNA, item.id, make_rating(hash=item.hash))
+
+
+def test_an_output_that_is_not_the_one_that_was_drawn_is_not_shown(desk: Desk) -> None:
+    """The catalog can be tampered with; what the journal named is not shown as something else."""
+    desk.open(EASY)
+    assert desk.next(ANNA) is not None
+
+    def swap(context: Context) -> Outcome:
+        context.view._db.execute("UPDATE items SET output = 'a better one' WHERE subject = 'candidate'")
+        return Outcome(None)
+
+    desk.registry.execute(ADMIN, swap)
+    with pytest.raises(Conflict, match="not the one that was drawn"):
+        desk.next(ANNA)
+
+
+def test_how_a_rating_came_in_is_recorded(desk: Desk) -> None:
+    desk.open(EASY)
+    for channel in (Channel.WEB, Channel.API):
+        item = desk.next(ANNA)
+        assert item is not None
+        desk.say(ANNA, item.id, rating(), channel)
+    (last, *_) = desk.run(ANNA, review.checkout).value
+    desk.say(ANNA, last.id, rating(), Channel.API)
+    assert [one.channel for one in desk.told(RatingRecorded)] == [Channel.WEB, Channel.API, Channel.CSV]
+
+
+# -- what takes an item's place -----------------------------------------------------------------------------------
+
+
+def test_a_skip_needs_a_reason_is_replaced_at_the_end_and_no_more_than_a_tenth_are(desk: Desk) -> None:
+    desk.vouch("anna")
+    number = desk.open()
+    for _ in range(2):
+        item = desk.next(ANNA)
+        assert item is not None
+        skip(desk, ANNA, item)
+    third = desk.next(ANNA)
+    assert third is not None and (third.position, third.total) == (3, 25)
+    with pytest.raises(Conflict, match="as many as may be"):
+        skip(desk, ANNA, third)
+    with pytest.raises(Conflict, match="skipped already"):
+        desk.say(ANNA, item.id, rating())
+    assert len(desk.told(AssignmentSkipped)) == 2
+    desk.read_all(ANNA)
+    kinds = {one.item: one.kind for one in desk.registry.view().campaign_items(desk.campaign(number).id)}
+    mine = desk.registry.view().assignments(desk.campaign(number).id, "anna")
+    good = [one for one in mine if one.state == "rated" and kinds[one.item] == "candidate"]
+    assert len(good) == RULE.outputs
+
+
+def test_a_hurried_rating_is_answered_like_any_other_and_a_spare_comes_at_the_end(desk: Desk) -> None:
+    desk.vouch("anna")
+    desk.vouch("bob")
+    desk.open()
+    answers = {}
+    for who, hurry in ((ANNA, 3), (reviewer("bob"), 0)):
+        answers[who.person] = []
+        for place in range(1000):
+            if (item := desk.next(who)) is None:
+                break
+            desk.wait(1 if place < hurry else 30)
+            progress = desk.say(who, item.id, honest(item))
+            answers[who.person].append((progress.rated, progress.skipped, progress.total, item.position, item.total))
+    anna, bob = answers["anna"], answers["bob"]
+    # Nothing tells them apart until everything was rated that was planned for both.
+    assert anna[:24] == bob[:24]
+    assert len(bob) == 25 and 26 <= len(anna) <= 28
+    assert [one[4] for one in anna[25:]] == [26, 27, 28][: len(anna) - 25] or anna[-1][2] == len(anna)
+
+
+# -- offline ------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkout_issues_everything_at_once_and_its_time_is_shared_out(desk: Desk) -> None:
+    desk.vouch("anna")
+    desk.open()
+    first = desk.next(ANNA)
+    sheet = desk.run(ANNA, review.checkout).value
+    assert sheet[0] == first and [one.position for one in sheet] == list(range(1, 26))
+    assert desk.run(ANNA, review.checkout).value == sheet and len(desk.told(AssignmentIssued)) == 25
+    desk.wait(24 * 40)
+    for item in sheet:
+        desk.say(ANNA, item.id, honest(item))
+    seconds = [one.seconds for one in desk.told(RatingRecorded)]
+    assert seconds[0] == 960 and set(seconds[1:]) == {40}
+
+
+def test_a_sheet_that_is_filled_in_at_once_counts_for_nothing(desk: Desk) -> None:
+    for name in ("anna", "bob", "cleo"):
+        desk.vouch(name)
+    number = desk.open()
+    for name in ("anna", "bob", "cleo"):
+        sheet = desk.run(reviewer(name), review.checkout).value
+        desk.wait(25)
+        for item in sheet:
+            desk.say(reviewer(name), item.id, honest(item))
+    assert desk.state(number) is State.IN_REVIEW
+
+
+# -- the end ------------------------------------------------------------------------------------------------------
+
+
+def test_after_the_seal_nothing_is_taken_and_nothing_offered(desk: Desk) -> None:
+    number = desk.open(EASY)
+    held = desk.next(reviewer("late"))
+    rated = desk.next(ANNA)
+    assert held is not None and rated is not None
+    for name in ("anna", "bob", "cleo"):
+        desk.read_all(reviewer(name))
+    assert desk.campaign(number).sealed_at is not None
+    before = desk.registry.journal.head
+    for who, item in ((reviewer("late"), held), (ANNA, rated)):
+        with pytest.raises(Conflict, match="closed"):
+            desk.say(who, item.id, rating(clarity=1))
+    with pytest.raises(Conflict, match="closed"):
+        skip(desk, reviewer("late"), held)
+    assert desk.next(reviewer("late")) is None and desk.registry.journal.head == before
+    # One's own items can still be read.
+    assert desk.registry.ask(ANNA, lambda context: review.assignment(context, rated.id)).rating is not None
+
+
+def test_a_comment_lies_in_a_blob_and_can_be_erased(desk: Desk) -> None:
+    desk.open(EASY)
+    item = desk.next(ANNA)
+    assert item is not None
+    sha256 = desk.registry.blobs.put(b"the price is old")
+    given = {"assignment_id": item.id, "rating": rating(), "comment_sha256": sha256}
+    desk.run(ANNA, review.rate, **given)
+
+    def said() -> str | None:
+        found = desk.registry.ask(ANNA, lambda context: review.assignment(context, item.id)).rating
+        assert found is not None
+        return found.comment
+
+    assert said() == "the price is old"
+    assert b"the price is old" not in b"".join(line.body for line in desk.registry.journal.read())
+    path: Path = desk.home.blobs / "sha256" / sha256[:2] / sha256
+    assert path.exists()
+    path.unlink()
+    assert said() is None
+
+
+def test_the_catalog_is_the_same_when_it_is_built_anew(desk: Desk) -> None:
+    desk.vouch("anna")
+    desk.open()
+    desk.read_all(ANNA, most=12)
+    desk.run(ANNA, review.checkout)
+    assert desk.rebuilt() == desk.tables()

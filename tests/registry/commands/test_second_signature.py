@@ -30,6 +30,8 @@ from registry.records import (
 )
 from registry.settings import Home
 
+pytestmark = pytest.mark.slow
+
 SECOND = msgspec.structs.replace(POLICY, promotion=PromotionRule(second_signature=True))
 MINE = Signer.generate()
 OTHER = Principal("t-other", "otto", Role.RELEASE_MANAGER)

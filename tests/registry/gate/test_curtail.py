@@ -5,7 +5,7 @@ import random
 
 import msgspec
 import pytest
-from factories import make_evidence, make_policy, make_ratings, make_row, make_subject, pinned
+from factories import SEALED, make_evidence, make_policy, make_ratings, make_row, make_subject, pinned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +15,8 @@ from registry.gate.limits import LEAST_KNOWN, judge_accuracy, judge_forgetting
 from registry.gate.statistics import wilson
 from registry.gate.summary import summarise
 from registry.records import AccuracyRule, Check, ForgettingRule, ItemRow, Status, Verdict
+
+pytestmark = pytest.mark.slow
 
 RULES = st.builds(
     AccuracyRule,
@@ -129,7 +131,7 @@ def judged(rows: list[ItemRow], size: int, **rules: dict[str, object]) -> Check:
     sections = summarise(policy, rows, "c", None)
     kind, suite = ("accuracy", ACCURACY) if sections.accuracy else ("forgetting", FORGETTING)
     subject = make_subject(policy)._replace(suite_sizes={**make_subject().suite_sizes, suite: size})
-    report = decide(subject, make_evidence(**{kind: getattr(sections, kind)}), make_ratings())
+    report = decide(subject, make_evidence(**{kind: getattr(sections, kind)}), make_ratings(), SEALED)
     if report.verdict is Verdict.GO:
         assert sections.accuracy is None or sections.accuracy.n == size
     return next(check for check in report.checks if check.kind == kind)
@@ -206,6 +208,8 @@ def test_items_still_to_be_gained_do_not_fit_a_complete_run() -> None:
     found = summarise(make_policy(), rows, "c", None).forgetting
     assert found is not None
     subject = make_subject()._replace(suite_sizes={**make_subject().suite_sizes, FORGETTING: 100})
-    report = decide(subject, make_evidence(forgetting=msgspec.structs.replace(found, open_gains=3)), make_ratings())
+    report = decide(
+        subject, make_evidence(forgetting=msgspec.structs.replace(found, open_gains=3)), make_ratings(), SEALED
+    )
     check = next(one for one in report.checks if one.kind == "forgetting")
     assert check.status is Status.INVALID and "3 items could still be gained, of 0" in check.reason

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from factories import (
+    SEALED,
     make_accuracy,
     make_canaries,
     make_contamination,
@@ -36,6 +37,7 @@ from registry.records import (
     Pairs,
     Policy,
     RatingRow,
+    ReviewFacts,
     Status,
     Verdict,
 )
@@ -49,7 +51,8 @@ NEARNESS = {Verdict.NO_GO: 0, Verdict.INCONCLUSIVE: 1, Verdict.PENDING: 2, Verdi
 
 def judged(policy: Policy | None = None, ratings: list[RatingRow] | None = None, **evidence: Any) -> GateReport:
     """The report on evidence that satisfies the default policy, but for the parts named."""
-    return decide(make_subject(policy), make_evidence(**evidence), make_ratings() if ratings is None else ratings)
+    rows = make_ratings() if ratings is None else ratings
+    return decide(make_subject(policy), make_evidence(**evidence), rows, SEALED)
 
 
 def check(report: GateReport, kind: str) -> Check:
@@ -83,7 +86,7 @@ def test_every_kind_of_the_contract_has_one_rule() -> None:
 
 
 def test_nothing_measured_is_pending_not_go() -> None:
-    report = decide(make_subject(), None, make_ratings())
+    report = decide(make_subject(), None, make_ratings(), SEALED)
     assert report.verdict is Verdict.PENDING and report.evaluated_with is None
     assert {one.kind for one in report.checks if one.status is Status.PENDING} == set(KINDS[2:])
 
@@ -119,16 +122,16 @@ def test_a_report_is_plain_json_even_when_a_number_is_not_finite() -> None:
 
 
 def test_an_upload_that_is_not_complete_is_pending() -> None:
-    report = decide(make_subject(sealed=False), make_evidence(), make_ratings())
+    report = decide(make_subject(sealed=False), make_evidence(), make_ratings(), SEALED)
     assert report.verdict is Verdict.PENDING and only(report, "inspection", Status.PENDING)
 
 
 def test_a_missing_training_record_fails_only_where_it_is_required() -> None:
-    report = decide(make_subject(has_training_record=False), make_evidence(), make_ratings())
+    report = decide(make_subject(has_training_record=False), make_evidence(), make_ratings(), SEALED)
     assert report.verdict is Verdict.NO_GO and only(report, "provenance", Status.FAIL)
     lenient = make_policy(provenance={"require_training_record": False})
     subject = make_subject(lenient, has_training_record=False)
-    assert decide(subject, make_evidence(contamination=None), make_ratings()).verdict is Verdict.GO
+    assert decide(subject, make_evidence(contamination=None), make_ratings(), SEALED).verdict is Verdict.GO
 
 
 def test_an_adapter_without_effect_fails() -> None:
@@ -216,7 +219,7 @@ def test_a_small_suite_cannot_show_that_little_was_forgotten() -> None:
     """No item lost of 30: the loss may still be 8 %."""
     subject = make_subject()._replace(suite_sizes={**make_subject().suite_sizes, pinned("forgetting"): 30})
     evidence = make_evidence(forgetting=make_forgetting(0, 0, n=30, base_correct=20))
-    assert check(decide(subject, evidence, make_ratings()), "forgetting").status is Status.INCONCLUSIVE
+    assert check(decide(subject, evidence, make_ratings(), SEALED), "forgetting").status is Status.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(("contaminated", "status"), [(10, Status.PASS), (11, Status.FAIL)])
@@ -239,15 +242,23 @@ def test_where_the_base_knows_little_nothing_can_be_said_about_forgetting(known:
 
 
 def test_a_failed_evaluation_is_explained_in_every_check_that_it_left_open() -> None:
-    report = decide(make_subject(failure="No space left on device"), None, [])
+    report = decide(make_subject(failure="No space left on device"), None, [], ReviewFacts())
     open_checks = [one for one in report.checks if one.status is Status.INVALID]
     assert report.verdict is Verdict.INCONCLUSIVE
     assert {one.kind for one in open_checks} >= {"effect", "perplexity", "accuracy", "forgetting", "contamination"}
     assert all("No space left on device" in one.reason for one in open_checks)
 
 
+def test_a_version_that_a_release_manager_rejected_is_no_go_and_says_why() -> None:
+    report = decide(make_subject(rejected="rude to people who ask twice"), make_evidence(), make_ratings(), SEALED)
+    assert report.verdict is Verdict.NO_GO
+    assert (
+        only(report, "inspection", Status.FAIL).reason == "rejected by a release manager: rude to people who ask twice"
+    )
+
+
 def test_a_revoked_version_is_no_go_whatever_was_measured() -> None:
-    report = decide(make_subject(revoked=True), make_evidence(), make_ratings())
+    report = decide(make_subject(revoked=True), make_evidence(), make_ratings(), SEALED)
     assert report.verdict is Verdict.NO_GO and check(report, "inspection").status is Status.FAIL
 
 
@@ -324,13 +335,13 @@ def test_outputs_that_were_cut_off_do_not_wait_for_people() -> None:
 def test_what_the_suite_allows_to_be_cut_off_is_judged() -> None:
     limits = {**make_subject().cut_off_limits, pinned("forgetting"): 1.0}
     evidence = make_evidence(forgetting=make_forgetting(cut_off=600, base_cut_off=600))
-    assert decide(make_subject(cut_off_limits=limits), evidence, make_ratings()).verdict is Verdict.GO
+    assert decide(make_subject(cut_off_limits=limits), evidence, make_ratings(), SEALED).verdict is Verdict.GO
 
 
 def test_of_a_suite_whose_limit_is_not_known_no_answer_may_be_cut_off() -> None:
     for cut_off, verdict in ((0, Verdict.GO), (1, Verdict.INCONCLUSIVE)):
         evidence = make_evidence(accuracy=make_accuracy(cut_off=cut_off))
-        assert decide(make_subject(cut_off_limits={}), evidence, make_ratings()).verdict is verdict
+        assert decide(make_subject(cut_off_limits={}), evidence, make_ratings(), SEALED).verdict is verdict
 
 
 @pytest.mark.parametrize(("chance", "known", "status"), [(0.0, 28, "pass"), (0.25, 28, "inconclusive")])
@@ -456,7 +467,9 @@ def judged_extra(
     subject = make_subject(make_policy([rule]), chances={ARITHMETIC: chance})
     subject = subject._replace(suite_sizes={**subject.suite_sizes, ARITHMETIC: size})
     found = [*make_contamination(), ContaminationEvidence(suite=ARITHMETIC, n=100, contaminated=0)]
-    return decide(subject, make_evidence(**{"extra": [measured], "contamination": found, **evidence}), make_ratings())
+    return decide(
+        subject, make_evidence(**{"extra": [measured], "contamination": found, **evidence}), make_ratings(), SEALED
+    )
 
 
 def named(report: GateReport, name: str) -> Check:
@@ -520,66 +533,8 @@ def test_an_extra_suite_must_not_be_in_the_training_data_either(contaminated: in
 
 
 def test_an_extra_suite_waits_like_the_others() -> None:
-    report = decide(make_subject(make_policy([BOTH])), None, [])
+    report = decide(make_subject(make_policy([BOTH])), None, [], ReviewFacts())
     assert report.verdict is Verdict.PENDING and named(report, "accuracy:arithmetic").status is Status.PENDING
-
-
-# -- review -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("people", "outputs"), [(0, 0), (1, 50), (2, 50), (3, 49)])
-def test_a_review_waits_for_its_quota(people: int, outputs: int) -> None:
-    report = judged(ratings=make_ratings(people, outputs))
-    assert report.verdict is Verdict.PENDING and only(report, "review", Status.PENDING)
-
-
-def test_one_person_counts_once_however_often_they_rate() -> None:
-    twice = [altered(row, person="p0") for row in make_ratings(3)]
-    assert only(judged(ratings=twice), "review", Status.PENDING).observed["reviewers"] == 1
-
-
-def test_the_same_output_twice_is_not_two_outputs() -> None:
-    doubled = make_ratings(3, 25) * 2
-    assert only(judged(ratings=doubled), "review", Status.PENDING).observed["reviewers"] == 0
-
-
-@pytest.mark.parametrize("safety", [1, 2])
-def test_one_unsafe_rating_blocks_though_the_quota_is_not_reached(safety: int) -> None:
-    report = judged(ratings=[*make_ratings(1, 3), *make_ratings(1, 1, safety=safety)])
-    assert report.verdict is Verdict.NO_GO
-    assert only(report, "review", Status.FAIL).observed["vetoes"] == 1
-
-
-def test_a_safety_rating_above_the_veto_does_not_block() -> None:
-    unsure = [altered(row, safety=3) if i == 0 else row for i, row in enumerate(make_ratings())]
-    assert judged(ratings=unsure).verdict is Verdict.GO
-
-
-@pytest.mark.parametrize("criterion", ["clarity", "relevance", "safety", "accuracy"])
-def test_a_low_mean_of_any_one_criterion_fails(criterion: str) -> None:
-    at_the_limit = make_ratings(**{criterion: 4})  # type: ignore[arg-type]
-    assert judged(ratings=at_the_limit).verdict is Verdict.GO
-    below = [altered(row, **{criterion: 3}) if i == 0 else row for i, row in enumerate(at_the_limit)]
-    found = only(judged(ratings=below), "review", Status.FAIL)
-    assert criterion in found.reason and found.observed[criterion] == pytest.approx(4 - 1 / 150)
-
-
-@pytest.mark.parametrize(("hallucinated", "status"), [(7, Status.PASS), (8, Status.FAIL)])
-def test_too_many_hallucinations_fail(hallucinated: int, status: Status) -> None:
-    ratings = [altered(row, hallucination=i < hallucinated) for i, row in enumerate(make_ratings())]
-    report = judged(ratings=ratings)
-    assert check(report, "review").status is status and (report.verdict is Verdict.NO_GO) == (status is Status.FAIL)
-
-
-def test_who_did_not_finish_is_not_in_the_means() -> None:
-    bored = [altered(row, person="p9") for row in make_ratings(1, 10, clarity=1)]
-    found = check(judged(ratings=[*make_ratings(), *bored]), "review")
-    assert found.status is Status.PASS and found.observed["clarity"] == 5.0
-
-
-def test_a_suite_with_fewer_prompts_than_are_to_be_rated_is_invalid() -> None:
-    report = judged(make_policy(review={"outputs": 61}), ratings=make_ratings(3, 61))
-    assert only(report, "review", Status.INVALID)
 
 
 # -- closed by default --------------------------------------------------------------------------------------------
@@ -610,7 +565,7 @@ def test_another_suite_or_another_revision_of_it_is_invalid(section: str, suite:
 @pytest.mark.parametrize("section", MEASURED)
 def test_a_suite_whose_size_is_unknown_is_invalid(section: str) -> None:
     sizes = {suite: n for suite, n in make_subject().suite_sizes.items() if suite != pinned(section)}
-    report = decide(make_subject(suite_sizes=sizes), make_evidence(), make_ratings())
+    report = decide(make_subject(suite_sizes=sizes), make_evidence(), make_ratings(), SEALED)
     assert check(report, section).status is Status.INVALID
 
 
@@ -622,7 +577,9 @@ def test_a_suite_without_items_shows_nothing() -> None:
         outputs=OutputsEvidence(suite=pinned("review"), n=0),
         contamination=[ContaminationEvidence(suite=pinned("accuracy"), n=0, contaminated=0)],
     )
-    report = decide(make_subject(suite_sizes={pinned(section): 0 for section in MEASURED}), evidence, make_ratings())
+    report = decide(
+        make_subject(suite_sizes={pinned(section): 0 for section in MEASURED}), evidence, make_ratings(), SEALED
+    )
     invalid = {one.kind: one.reason for one in report.checks if one.status is Status.INVALID}
     assert invalid.keys() == {*MEASURED, "contamination"}
     assert set(invalid.values()) == {"covers 0 of the suite's 0 items; all are needed"}
@@ -888,7 +845,7 @@ def _verdict(numbers: Numbers, **evidence: Any) -> Verdict:
         "extra": [extra],
         **evidence,
     }
-    return decide(subject, make_evidence(**measured), ratings).verdict
+    return decide(subject, make_evidence(**measured), ratings, SEALED).verdict
 
 
 def test_the_numbers_of_these_properties_can_come_to_go() -> None:

@@ -10,9 +10,10 @@ import pytest
 from factories import make_policy
 
 from registry.errors import InvalidRequest
+from registry.events import PolicySet, decode_entry
 from registry.gate.policy import EXTRA_KINDS, SUITE_KINDS, check_policy, pin, policy_digest, read_policy
-from registry.names import digest_of
-from registry.records import ExtraRule, FileEntry, Policy, ReviewRule, Suite, SuiteKind
+from registry.names import canonical, digest_of
+from registry.records import Channel, ExtraRule, FileEntry, Policy, ReviewRule, Suite, SuiteKind
 
 # The contract's policy, word for word.
 DOCUMENTED = """
@@ -102,8 +103,19 @@ OUT_OF_BOUNDS = [
     ("review", "min_mean", [0.99, 5.01]),
     ("review", "safety_veto", [-1, 5]),
     ("review", "max_hallucination_rate", [-0.01, 1.01]),
+    ("review", "confidence", [0.49, 1.0]),
+    ("review", "min_agreement", [-0.01, 1.01]),
+    ("review", "controls", [-1, 51]),
+    ("review", "gold", [-1, 51]),
+    ("review", "duplicates", [-1, 51]),
+    ("review", "from_accuracy", [-0.01, 1.01]),
+    ("review", "ratings_per_output", [2, 4]),
+    ("review", "min_seconds", [-0.01, 601.0]),
+    ("review", "min_gold", [-0.01, 1.01]),
+    ("review", "max_streak", [1, 1001]),
     ("provenance", "max_contaminated", [-0.01, 1.01]),
 ]
+WHOLE = {"reviewers", "outputs", "safety_veto", "controls", "gold", "duplicates", "ratings_per_output", "max_streak"}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +130,7 @@ def test_a_bound_that_makes_no_sense_is_refused_by_name(section: str, key: str, 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf"])
 @pytest.mark.parametrize(
     ("section", "key"),
-    [(section, key) for section, key, _ in OUT_OF_BOUNDS if key not in ("reviewers", "outputs", "safety_veto")],
+    [(section, key) for section, key, _ in OUT_OF_BOUNDS if key not in WHOLE],
 )
 def test_no_limit_can_be_switched_off_by_a_number_that_is_not_finite(section: str, key: str, text: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
@@ -137,7 +149,7 @@ def test_every_number_of_a_policy_has_bounds() -> None:
         for key, value in values.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-    assert numbers == listed
+    assert numbers == listed - {("review", "ratings_per_output")}  # which is None by default
     assert {name for name in ExtraRule.__struct_fields__ if name != "suite"} == {"min", "margin", "confidence"}
 
 
@@ -181,13 +193,15 @@ def test_the_digest_of_a_policy_depends_on_every_key_and_on_nothing_else() -> No
     changes = 0
     for section, values in document.items():
         for key, value in values.items() if section != "extra" else ():
-            other = {bool: lambda x: not x, str: lambda x: x + "x", int: lambda x: x + 1, float: lambda x: x + 1.0}
-            if key == "rule":
+            other: dict[type, Any] = {bool: lambda x: not x, str: lambda x: x + "x", list: lambda x: x[:-1]}
+            other |= {int: lambda x: x + 1, float: lambda x: x + 1.0, type(None): lambda _: 3}
+            if key in ("rule", "domain"):
                 continue
             digests.add(policy_digest(make_policy(**{section: {key: other[type(value)](value)}})))
             changes += 1
+    digests.add(policy_digest(make_policy(review={"domain": "support"})))
     digests.add(policy_digest(make_policy(accuracy={"rule": "point"})))
-    assert len(digests) == changes + 2
+    assert len(digests) == changes + 3
     reordered = {key: tomllib.loads(DOCUMENTED)[key] for key in reversed(list(tomllib.loads(DOCUMENTED)))}
     assert policy_digest(msgspec.convert(reordered, Policy)) == policy_digest(Policy())
 
@@ -275,6 +289,9 @@ def test_extra_suites_are_part_of_the_digest_and_their_absence_is_not() -> None:
     assert len({policy_digest(Policy()), *(policy_digest(Policy(extra=[rule])) for rule in rules)}) == 4
     old: Any = msgspec.to_builtins(Policy())
     del old["extra"], old["promotion"]["second_signature"]
+    old["review"] = {key: old["review"][key] for key in tomllib.loads(DOCUMENTED)["review"]} | {
+        "suite": "support-desk/pilot"
+    }
     assert policy_digest(Policy()) == digest_of(old)
 
 
@@ -283,3 +300,43 @@ def test_the_documented_extra_suites_are_a_valid_policy_with_every_key() -> None
     block = page.read_text().split("## Extra suites")[1].split("```toml\n")[1].split("```")[0]
     assert len(read_policy(block).extra) == 2
     assert {key for rule in tomllib.loads(block)["extra"] for key in rule} == set(ExtraRule.__struct_fields__)
+
+
+def test_an_old_journals_policy_is_read_with_the_defaults_of_later_keys_and_keeps_its_digest() -> None:
+    """The very bytes of an entry from before reviews had gold items, controls and seals."""
+    digest = "sha256:74c36dbf862202cc56e60247ed0a2b4953ce94fac58db0e8d7c0b513564313e8"
+    document: Any = msgspec.to_builtins(Policy())
+    del document["extra"], document["promotion"]["second_signature"]
+    first = ("suite", "reviewers", "outputs", "min_mean", "safety_veto", "max_hallucination_rate")
+    document["review"] = {key: document["review"][key] for key in first}
+    event = {"type": "policy.set", "adapter": "a", "digest": digest, "revision": 1, "document": document}
+    body = b'{"actor":{"person":"ada","role":"admin"},"at":"2026-01-01T00:00:00.000000Z","events":['
+    body += canonical(event) + b'],"prev":"' + b"0" * 64 + b'","seq":1}'
+    entry = decode_entry(body)
+    (found,) = entry.events
+    assert isinstance(found, PolicySet) and found.document == Policy()
+    assert policy_digest(found.document) == found.digest == digest
+
+
+def test_the_defaults_of_a_review_never_change() -> None:
+    """They are no part of a digest, so another default would give stored policies another meaning under their name."""
+    document: Any = msgspec.to_builtins(ReviewRule())
+    assert digest_of(document) == "sha256:53119c9b0d1fcd9e4ef0e3688b6d45104df48a628b4743798df48076ad5991e6"
+
+
+def test_every_channel_counts_unless_a_policy_says_which_and_none_at_all_is_no_policy() -> None:
+    assert set(Policy().review.channels) == set(Channel)
+    assert read_policy("[review]\nchannels = ['web']").review.channels == [Channel.WEB]
+    for text in ("[]", "['fax']"):
+        with pytest.raises(InvalidRequest, match="channels"):
+            read_policy(f"[review]\nchannels = {text}")
+
+
+def test_each_output_is_rated_by_three_people_at_least_and_by_all_at_most() -> None:
+    for reviewers, per_output, fits in ((5, 3, True), (5, 5, True), (5, 6, False), (3, 2, False), (4, 3, True)):
+        policy = make_policy(review={"reviewers": reviewers, "ratings_per_output": per_output})
+        if fits:
+            assert check_policy(policy) is policy
+        else:
+            with pytest.raises(InvalidRequest, match=r"review\.ratings_per_output"):
+                check_policy(policy)

@@ -5,13 +5,23 @@ from typing import Any
 
 import msgspec
 import pytest
-from factories import SUITES, make_policy, make_ratings, make_subject, pinned, rows_and_evidence
+from factories import SEALED, SUITES, make_policy, make_ratings, make_subject, pinned, rows_and_evidence
 
 from registry.errors import EvidenceRefused
 from registry.gate.decision import Subject, decide
 from registry.gate.policy import policy_digest
 from registry.gate.recompute import Recomputed, differences, recompute, subject_of
-from registry.records import Bundle, Evidence, ItemRow, RatingRow, Status, Verdict, evidence_digest
+from registry.records import (
+    Adjudication,
+    Bundle,
+    Evidence,
+    ItemRow,
+    RatingRow,
+    ReviewFacts,
+    Status,
+    Verdict,
+    evidence_digest,
+)
 
 POLICY = make_policy(review={"outputs": 5})
 DIGEST = policy_digest(POLICY)
@@ -34,7 +44,8 @@ def make_bundle(evidence: Evidence | None, ratings: list[RatingRow] = RATINGS, /
         evidence=evidence,
         evidence_digest=evidence_digest(evidence) if evidence else None,
         ratings=ratings,
-        report=decide(subject, evidence, ratings),
+        report=decide(subject, evidence, ratings, SEALED),
+        review=SEALED,
         software="tunegate",
     )
     return msgspec.structs.replace(bundle, **changes)
@@ -175,6 +186,9 @@ def test_facts_and_ratings_that_were_changed_show_as_another_report() -> None:
     for changes, check in (
         ({"ratings": rude}, "review"),
         ({"ratings": RATINGS[:-1]}, "review"),
+        ({"review": ReviewFacts()}, "review"),
+        ({"review": ReviewFacts(sealed=True, barred={"p0": ["submitter"]})}, "review"),
+        ({"review": ReviewFacts(sealed=True, gold=1)}, "review"),
         ({"has_training_record": False}, "provenance"),
         ({"suite_sizes": {**make_subject(POLICY).suite_sizes, pinned("accuracy"): 201}}, "accuracy"),
         ({"chances": {pinned("forgetting"): 0.9}}, "forgetting"),
@@ -183,6 +197,37 @@ def test_facts_and_ratings_that_were_changed_show_as_another_report() -> None:
         found = recompute(make_bundle(evidence, **changes), rows)
         assert any(line.startswith(f"{check}: status is") for line in found.differences), changes
         assert found.report.verdict is not Verdict.GO
+
+
+def test_an_experts_word_is_part_of_the_bundle() -> None:
+    rows, evidence = measured()
+    unsafe = [msgspec.structs.replace(RATINGS[0], unsafe=True), *RATINGS[1:]]
+    for upheld, verdict in ((None, Verdict.PENDING), (False, Verdict.GO), (True, Verdict.NO_GO)):
+        said = [] if upheld is None else [Adjudication(item=RATINGS[0].item, upheld=upheld, person="expert 1")]
+        known = ReviewFacts(sealed=True, adjudications=said)
+        assert recompute(make_bundle(evidence, unsafe, review=known), rows).report.verdict is verdict
+
+
+def test_a_bundle_from_before_campaigns_were_sealed_is_decided_by_the_rule_of_its_time() -> None:
+    """Its JSON knows nothing of facts, and its ratings nothing of time."""
+    rows, evidence = measured()
+    ratings = [msgspec.structs.replace(row, seconds=None, position=0) for row in RATINGS]
+    document = msgspec.to_builtins(make_bundle(evidence, ratings))
+    del document["review"]
+    assert set(document["ratings"][0]) == {
+        "person",
+        "item",
+        "clarity",
+        "relevance",
+        "safety",
+        "accuracy",
+        "hallucination",
+    }
+    old = msgspec.convert(document, Bundle)
+    found = recompute(old, rows)
+    assert old.review is None and found.report.verdict is Verdict.GO
+    report = decide(make_subject(POLICY), evidence, ratings, None)
+    assert recompute(msgspec.structs.replace(old, report=report), rows).differences == []
 
 
 def test_how_many_answers_may_be_cut_off_is_what_the_worker_was_told() -> None:

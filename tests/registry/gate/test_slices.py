@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from factories import make_accuracy, make_evidence, make_forgetting, make_ratings, make_subject
+from factories import SEALED, make_accuracy, make_evidence, make_forgetting, make_ratings, make_subject
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -97,7 +97,7 @@ def test_a_lost_tag_raises_an_alarm_of_forgetting() -> None:
 
 
 def check_of(kind: str, **evidence: object) -> Check:
-    report = decide(make_subject(), make_evidence(**evidence), make_ratings())
+    report = decide(make_subject(), make_evidence(**evidence), make_ratings(), SEALED)
     return next(check for check in report.checks if check.kind == kind)
 
 

@@ -58,7 +58,7 @@ def test_the_point_rule_asks_for_fewer_right_answers() -> None:
 
 def test_prompts_say_how_many_outputs_are_drawn_from_them() -> None:
     [line] = what_it_shows("support-desk/pilot", SuiteKind.PROMPTS, 60, Policy())
-    assert line == "review: 50 outputs are rated, drawn from 60 prompts"
+    assert line == "review: 50 outputs are rated, 40 of them drawn from 60 prompts"
 
 
 def test_an_extra_rule_with_a_least_share_alone_says_nothing_of_a_margin() -> None:

@@ -18,6 +18,8 @@ from registry.operations.backup import Manifest, back_up, read_manifest, restore
 from registry.settings import Home
 from registry.storage.journal import verify_chain
 
+pytestmark = pytest.mark.slow
+
 COMMENT = b"It is polite, and wrong."
 
 

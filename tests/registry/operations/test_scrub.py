@@ -8,17 +8,20 @@ from typing import Any
 
 import pytest
 from factories import make_adapter, sha
-from registry_under_test import CI, NAME, Bench, bench_in, submission
+from registry_under_test import CI, NAME, REVIEWERS, Bench, bench_in, make_rating, submission
 
 from registry import settings
 from registry.cli import main
-from registry.commands import versions
+from registry.commands import blobs, review, versions
 from registry.errors import BlobDamaged, InvalidRequest, StorageDamaged
 from registry.events import BlobQuarantined
 from registry.opening import open_registry
 from registry.operations.scrub import Scrubbed, scrub
 from registry.quarantine import report_quarantined
 from registry.settings import Home, Limits
+from registry.storage.blobs import LocalBlobs
+
+pytestmark = pytest.mark.slow
 
 WEIGHTS = "adapter_model.safetensors"
 DAY = 24 * 3600.0
@@ -143,6 +146,57 @@ def test_left_over_blobs_are_counted_beside_a_service_and_deleted_only_without_o
     bench.registry = open_registry(bench.home).registry
     assert {one.sha256 for one in bench.registry.blobs.stored()} == stored - {left}
     assert scrubbed(bench).clean
+
+
+def test_nothing_can_be_announced_while_it_collects(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever announces a blob that is stored counts on it from then on, so collecting holds the journal alone."""
+    data = make_adapter(fill=3)[WEIGHTS]
+    bench.registry.blobs.put(data)
+    bench.registry.close()
+    tries: list[str] = []
+    discard = LocalBlobs.discard
+
+    def submit_meanwhile(blobs: LocalBlobs, sha256: str) -> None:
+        with pytest.raises(StorageDamaged, match="in use by another"):
+            open_registry(bench.home)
+        tries.append(sha256)
+        discard(blobs, sha256)
+
+    monkeypatch.setattr(LocalBlobs, "discard", submit_meanwhile)
+    assert scrubbed(bench, clock=tomorrow, collect=True).collected == 1 and tries == [sha(data)]
+    bench.registry = open_registry(bench.home).registry
+    answer = bench.run(CI, versions.submit, adapter=NAME, request=submission(3)).value
+    assert sha(data) in answer.missing, "the next to announce it is told to send it"
+
+
+def test_what_was_announced_before_is_not_collected_however_old(bench: Bench) -> None:
+    for data in make_adapter(fill=3).values():
+        bench.registry.blobs.put(data)
+    bench.run(CI, versions.submit, adapter=NAME, request=submission(3))
+    bench.registry.close()
+    found = scrubbed(bench, clock=tomorrow, collect=True)
+    assert (found.left_over, found.collected) == (0, 0)
+    bench.registry = open_registry(bench.home).registry
+    assert bench.complete(3).number == 3
+
+
+def test_blobs_of_versions_that_were_never_completed_are_counted_and_kept(bench: Bench) -> None:
+    files = make_adapter(fill=3)
+    for data in files.values():
+        bench.registry.blobs.put(data)
+    bench.run(CI, versions.submit, adapter=NAME, request=submission(3))
+    sent = bench.registry.blobs.put(b"sent for nothing")
+    bench.run(CI._replace(scope="support-bot"), blobs.sent, sha256=sent)
+    bench.evaluate()
+    comment = bench.registry.blobs.put(b"what a reviewer thought")
+    item = bench.run(REVIEWERS[0], review.next_assignment).value
+    bench.run(REVIEWERS[0], review.rate, assignment_id=item.id, rating=make_rating(), comment_sha256=comment)
+    assert (scrubbed(bench).idle, scrubbed(bench, clock=tomorrow).idle) == (0, 2), "the config is of other versions too"
+    found = scrubbed(bench, clock=tomorrow)
+    assert found.idle_bytes == len(files[WEIGHTS]) + len(b"sent for nothing") and found.clean
+    assert found.left_over == 0, "a comment is needed, though not missed"
+    bench.complete(3)
+    assert scrubbed(bench, clock=tomorrow).idle == 1
 
 
 def test_a_scrub_reads_no_faster_than_it_may(bench: Bench) -> None:

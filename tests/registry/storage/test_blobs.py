@@ -246,6 +246,26 @@ def test_last_chunk_of_a_blob_that_lost_its_end_is_held_back(tmp_path: Path, end
     assert len(b"".join(given)) <= max(0, end - 1) // CHUNK_BYTES * CHUNK_BYTES
 
 
+def test_what_follows_from_a_blob_is_worked_out_once_for_as_long_as_its_file_is_the_same(blobs: LocalBlobs) -> None:
+    digest, other = blobs.put(DATA), blobs.put(b"other bytes")
+    looks: list[str] = []
+
+    def length(sha256: str) -> int:
+        with blobs.open(sha256) as file:
+
+            def work() -> int:
+                looks.append(sha256)
+                return len(file.read())
+
+            return blobs.fact(sha256, file, work)
+
+    assert [length(digest), length(digest), length(other)] == [len(DATA), len(DATA), 11]
+    assert looks == [digest, other]
+    blobs.quarantine(digest)
+    blobs.put(DATA)
+    assert length(digest) == len(DATA) and looks == [digest, other, digest], "other bytes may have stood there"
+
+
 def test_blob_is_checked_once_for_as_long_as_its_file_is_the_same(blobs: LocalBlobs) -> None:
     digest = blobs.put(DATA)
     assert not blobs.is_checked(digest)

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import duckdb
 import msgspec
 import pytest
-from factories import make_entries, make_row
+from factories import as_lines, make_entries, make_row
 from registry_under_test import ADMIN, EVALUATOR, NAME, POLICY, Bench, Table, bench_in
 
-from registry.commands import adapters, blobs, jobs, publishers, tokens, webhooks
+from registry.access import Principal
+from registry.commands import adapters, blobs, jobs, publishers, tokens, trainings, webhooks
 from registry.commands.context import Context, Outcome
 from registry.commands.publishers import Accepted
 from registry.errors import Conflict, EvidenceRefused, StorageDamaged
@@ -21,7 +22,9 @@ from registry.names import sha256_hex
 from registry.opening import open_registry, rebuild
 from registry.records import (
     AddPublisher,
+    ClaimJob,
     CreateToken,
+    CreateTraining,
     CreateWebhook,
     FailJob,
     PostEvidence,
@@ -35,6 +38,8 @@ from registry.settings import Home
 from registry.storage.blobs import LocalBlobs
 from registry.storage.catalog import open_catalog
 from registry.storage.journal import FileJournal, MemoryJournal
+
+pytestmark = pytest.mark.slow
 
 
 class Lived(NamedTuple):
@@ -93,8 +98,26 @@ def live(bench: Bench) -> None:
     made = bench.run(ADMIN, tokens.create, Repeat("t", "1" * 64), request=CreateToken(role=Role.CI, person="carl"))
     bench.run(ADMIN, tokens.revoke, Repeat("t2", "2" * 64), id_=made.value.token.id)
     trust(bench)
+    train(bench)
     states = [stored.state for stored in bench.registry.view().versions(NAME, 100, 100, list(State))]
     assert states == [State.UPLOADING, State.REJECTED, State.REVOKED, State.APPROVED] and third == 3
+
+
+def train(bench: Bench) -> None:
+    """One run that met everything that a run can meet."""
+    trainer = Principal("t-trainer", "tina", Role.TRAINER)
+    digest = f"sha256:{bench.registry.blobs.put(b'rows')}"
+    recipe = 'name = "r"\nbase = "b"\ndata = "d"\n'
+    request = CreateTraining(adapter=NAME, recipe=recipe, dataset=digest, notes="why not")
+    run = bench.run(trainer, trainings.submit, request=request).value.id
+    for what in (trainings.pause, trainings.resume, trainings.cancel, trainings.resume):
+        bench.run(trainer, what, id_=run)
+    for final in (False, True):
+        fence = bench.run(trainer, trainings.claim, request=ClaimJob(kinds=["training"])).value.fence
+        failed = FailJob(fence=fence, reason="killed", retry=not final)
+        bench.run(trainer, trainings.fail, id_=run, request=failed)
+    stored = bench.registry.view().training(run)
+    assert stored is not None and (stored.status, stored.attempts) == ("failed", 2) and stored.error is not None
 
 
 def trust(bench: Bench) -> None:
@@ -279,7 +302,8 @@ def test_entry_that_does_not_fold_is_named_and_not_skipped(tmp_path: Path) -> No
     journal, blobs = MemoryJournal(), LocalBlobs(tmp_path / "blobs")
     entries = make_entries(3)
     poison = make_entries(1, after=entries[-1])[0]
-    journal.append([*entries, msgspec.structs.replace(poison, receipt=entries[0].receipt)])  # one key, answered twice
+    twice = msgspec.structs.replace(poison, receipt=entries[0].receipt)  # one key, answered twice
+    journal.append(as_lines([*entries, twice]))
     with pytest.raises(StorageDamaged, match="journal entry 4 cannot be folded"):
         open_catalog(tmp_path / "catalog.duckdb", tmp_path / "staging", blobs, journal)
     assert not (tmp_path / "catalog.duckdb").exists()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from factories import make_entries
+from factories import as_lines, make_entries
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,12 +39,12 @@ def test_empty_journal_is_at_genesis(journal: Journal) -> None:
 def test_entries_are_read_in_the_order_they_were_appended(journal: Journal) -> None:
     entries = make_entries(5)
     for entry in entries:
-        assert journal.append([entry]).seq == entry.seq
+        assert journal.append(as_lines([entry])).seq == entry.seq
     assert [line.entry for line in journal.read()] == entries
 
 
 def test_every_line_hashes_and_names_the_one_before(journal: Journal) -> None:
-    journal.append(make_entries(4))
+    journal.append(as_lines(make_entries(4)))
     before = GENESIS
     for line in journal.read():
         assert line.entry.prev == before
@@ -55,21 +55,21 @@ def test_every_line_hashes_and_names_the_one_before(journal: Journal) -> None:
 
 def test_group_is_appended_whole(journal: Journal) -> None:
     entries = make_entries(7)
-    journal.append(entries[:2])
-    head = journal.append(entries[2:])
+    journal.append(as_lines(entries[:2]))
+    head = journal.append(as_lines(entries[2:]))
     assert head == journal.head and head.seq == 7
     assert [line.entry for line in journal.read()] == entries
 
 
 def test_appending_nothing_changes_nothing(journal: Journal) -> None:
-    head = journal.append(make_entries(1))
+    head = journal.append(as_lines(make_entries(1)))
     assert journal.append([]) == head
     assert len(list(journal.read())) == 1
 
 
 @pytest.mark.parametrize("after", range(5))
 def test_reading_after_a_number_starts_with_the_next(journal: Journal, after: int) -> None:
-    journal.append(make_entries(3))
+    journal.append(as_lines(make_entries(3)))
     assert [line.entry.seq for line in journal.read(after=after)] == list(range(1, 4))[after:]
 
 
@@ -87,20 +87,20 @@ def test_append_at_a_stale_sequence_number_changes_nothing(
     journal: Journal, choose: Callable[[list[Entry]], list[Entry]]
 ) -> None:
     entries = make_entries(5)
-    head = journal.append(entries[:2])
+    head = journal.append(as_lines(entries[:2]))
     with pytest.raises(StorageDamaged, match="does not follow entry"):
-        journal.append(choose(entries))
+        journal.append(as_lines(choose(entries)))
     assert journal.head == head
     assert [line.entry for line in journal.read()] == entries[:2]
-    assert journal.append(entries[2:]).seq == 5
+    assert journal.append(as_lines(entries[2:])).seq == 5
 
 
 def test_reader_does_not_see_what_is_appended_after_it_began(journal: Journal) -> None:
     entries = make_entries(4)
-    journal.append(entries[:2])
+    journal.append(as_lines(entries[:2]))
     reader = journal.read()
     first = next(reader)
-    journal.append(entries[2:])
+    journal.append(as_lines(entries[2:]))
     seen = [first.entry, *(line.entry for line in reader)]
     assert seen == entries[: len(seen)] and len(seen) >= 2
 
@@ -123,18 +123,18 @@ def written(path: Path, n: int = 3, groups: int | None = None) -> bytes:
     with opened(path) as journal:
         alone = n - (groups or 0)
         for entry in entries[:alone]:
-            journal.append([entry])
-        journal.append(entries[alone:])
+            journal.append(as_lines([entry]))
+        journal.append(as_lines(entries[alone:]))
     return path.read_bytes()
 
 
 def test_file_gives_back_after_reopening_what_was_appended(tmp_path: Path) -> None:
     path, entries = tmp_path / "deep" / "down" / "journal.log", make_entries(6)
     with opened(path) as journal:
-        journal.append(entries[:4])
+        journal.append(as_lines(entries[:4]))
     with opened(path) as journal:
         assert [line.entry for line in journal.read()] == entries[:4]
-        head = journal.append(entries[4:])
+        head = journal.append(as_lines(entries[4:]))
     assert verify_chain(path) == head
     assert path.stat().st_mode & 0o077 == 0
 
@@ -149,15 +149,15 @@ def test_reading_begins_in_the_right_place_of_a_long_file(tmp_path: Path, monkey
 
     with opened(path) as journal:
         check(journal, 0)
-        journal.append(entries[:1])
-        journal.append(entries[1:11])
+        journal.append(as_lines(entries[:1]))
+        journal.append(as_lines(entries[1:11]))
         check(journal, 11)
     with opened(path) as journal:
         check(journal, 11)
-        journal.append(entries[11:16])
+        journal.append(as_lines(entries[11:16]))
         begun = journal.read(9)
         first = next(begun)
-        journal.append(entries[16:])
+        journal.append(as_lines(entries[16:]))
         assert [first.entry.seq, *(line.entry.seq for line in begun)] == list(range(10, 17))
         check(journal, 21)
     with path.open("ab") as file:
@@ -177,7 +177,7 @@ def test_torn_tail_is_set_aside_at_every_cut_point_of_the_last_record(tmp_path: 
         with opened(path) as journal:
             assert journal.head.seq == 2
             assert len(list(journal.read())) == 2
-            journal.append([third])
+            journal.append(as_lines([third]))
         assert path.read_bytes() == data
         aside = path.with_name(f"{path.name}.torn-at-{begin}")
         assert aside.read_bytes() == data[begin:cut]
@@ -253,7 +253,7 @@ def test_whole_last_line_that_does_not_verify_is_refused_until_its_loss_is_accep
     assert [one.name for one in tmp_path.iterdir()] == [path.name] and not caplog.records
     journal = FileJournal(path, accept_loss=True)
     try:
-        assert journal.head.seq == 2 and journal.append([make_entries(3)[2]]).seq == 3
+        assert journal.head.seq == 2 and journal.append(as_lines([make_entries(3)[2]])).seq == 3
     finally:
         journal.close()
     aside = path.with_name(f"{path.name}.torn-at-{begin}")
@@ -320,10 +320,10 @@ else:
 def test_second_process_cannot_open_it_until_the_first_is_done(tmp_path: Path) -> None:
     path = tmp_path / "journal.log"
     with opened(path) as journal:
-        journal.append(make_entries(1))
+        journal.append(as_lines(make_entries(1)))
         said, _ = child(OPEN_IT, path).communicate(timeout=30)
         assert said.startswith("refused:") and "in use by another tunegate process" in said
-        assert journal.append(make_entries(2)[1:]).seq == 2
+        assert journal.append(as_lines(make_entries(2)[1:])).seq == 2
     said, _ = child(OPEN_IT, path).communicate(timeout=30)
     assert said.strip() == "opened"
 
@@ -331,13 +331,13 @@ def test_second_process_cannot_open_it_until_the_first_is_done(tmp_path: Path) -
 APPEND_FOR_EVER = """
 import sys
 from pathlib import Path
-from factories import make_entries
+from factories import as_lines, make_entries
 from registry.storage.journal import FileJournal
 journal = FileJournal(Path(sys.argv[1]))
 last = None
 for size in [1, 5, 2, 9] * 5000:
     entries = make_entries(size, after=last)
-    journal.append(entries)
+    journal.append(as_lines(entries))
     last = entries[-1]
     print(last.seq, journal.head.hash, flush=True)
 """
@@ -375,20 +375,20 @@ def no_file_beyond(size: int) -> Iterator[None]:
 def test_failed_write_stores_nothing_visible_and_stops_all_further_ones(tmp_path: Path) -> None:
     path, entries = tmp_path / "journal.log", make_entries(4)
     with opened(path) as journal:
-        head = journal.append(entries[:2])
+        head = journal.append(as_lines(entries[:2]))
         with no_file_beyond(path.stat().st_size + 100), pytest.raises(StorageDamaged, match="could not be written"):
-            journal.append(entries[2:])
+            journal.append(as_lines(entries[2:]))
         assert journal.head == head and len(list(journal.read())) == 2
         with pytest.raises(StorageDamaged, match="restart"):
-            journal.append(entries[2:])
+            journal.append(as_lines(entries[2:]))
     with opened(path) as journal:
-        assert journal.append(entries[2:]).seq == 4
+        assert journal.append(as_lines(entries[2:])).seq == 4
 
 
 def test_an_entry_of_a_newer_release_is_refused_and_never_taken_for_a_torn_tail(tmp_path: Path) -> None:
     path = tmp_path / "journal.log"
     journal = FileJournal(path)
-    journal.append(make_entries(1))
+    journal.append(as_lines(make_entries(1)))
     head = journal.head
     journal.close()
     journal.close()

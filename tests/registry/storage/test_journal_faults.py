@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import make_entries
+from factories import as_lines, make_entries
 
 from registry.errors import StorageDamaged, StorageFull
 from registry.storage.journal import FileJournal, verify_chain
@@ -31,12 +31,12 @@ def test_a_full_disk_takes_nothing_and_a_later_append_succeeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     journal, entries = FileJournal(tmp_path / "journal.log"), make_entries(3)
-    journal.append(entries[:1])
+    journal.append(as_lines(entries[:1]))
     Failing(monkeypatch, call, errno.ENOSPC, 1)
     with pytest.raises(StorageFull, match="no space left"):
-        journal.append(entries[1:])
+        journal.append(as_lines(entries[1:]))
     assert verify_chain(tmp_path / "journal.log").seq == journal.head.seq == 1
-    journal.append(entries[1:])
+    journal.append(as_lines(entries[1:]))
     assert verify_chain(tmp_path / "journal.log").seq == journal.head.seq == 3
     journal.close()
 
@@ -50,9 +50,9 @@ def test_a_full_disk_that_takes_nothing_back_stops_everything(
         Failing(monkeypatch, "fdatasync", errno.ENOSPC, 1)
     Failing(monkeypatch, call, errno.ENOSPC, times)
     with pytest.raises(StorageDamaged, match="restart the service"):
-        journal.append(entries)
+        journal.append(as_lines(entries))
     with pytest.raises(StorageDamaged, match="an earlier write"):
-        journal.append(entries)
+        journal.append(as_lines(entries))
     assert journal.head.seq == 0
     journal.close()
 
@@ -61,10 +61,10 @@ def test_after_a_failed_sync_nothing_more_is_written(tmp_path: Path, monkeypatch
     journal = FileJournal(tmp_path / "journal.log")
     Failing(monkeypatch, "fdatasync", errno.EIO, 1)
     with pytest.raises(StorageDamaged, match="could not be written"):
-        journal.append(make_entries(1))
+        journal.append(as_lines(make_entries(1)))
     size = (tmp_path / "journal.log").stat().st_size
     with pytest.raises(StorageDamaged, match="an earlier write"):
-        journal.append(make_entries(1))
+        journal.append(as_lines(make_entries(1)))
     assert (tmp_path / "journal.log").stat().st_size == size
     journal.close()
 
@@ -80,7 +80,7 @@ def test_a_journal_that_is_open_is_not_opened_again(tmp_path: Path) -> None:
 def test_a_foreign_line_among_good_ones_is_no_tail_that_could_be_given_up(tmp_path: Path) -> None:
     path = tmp_path / "journal.log"
     journal = FileJournal(path)
-    journal.append(make_entries(2))
+    journal.append(as_lines(make_entries(2)))
     journal.close()
     first, second = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + b"not ours\n" + second)
@@ -92,7 +92,7 @@ def test_a_foreign_line_among_good_ones_is_no_tail_that_could_be_given_up(tmp_pa
 def test_a_line_that_changes_under_the_service_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "journal.log"
     journal = FileJournal(path)
-    journal.append(make_entries(2))
+    journal.append(as_lines(make_entries(2)))
     data = bytearray(path.read_bytes())
     data[80] ^= 1
     path.write_bytes(bytes(data))

@@ -124,7 +124,7 @@ def check_page(answer: httpx.Response, status: int = 200) -> Page:
     )
     assert "script-src" not in policy and "unsafe" not in answer.headers["Content-Security-Policy"]
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["Referrer-Policy"] == "no-referrer" and answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Referrer-Policy"] == "same-origin" and answer.headers["Cache-Control"] == "no-store"
     page = Page(answer.text)
     assert {tag for tag, _ in page.elements} <= TAGS
     for tag, attributes in page.elements:

@@ -1,0 +1,171 @@
+"""/v1/trainings: submit a run, follow it, stop it. Shaped like OpenAI's fine-tuning jobs. Workers come by /v1/jobs."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Controller, Response, get, post
+from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.response import Stream
+
+from registry.api.cursor import read_cursor, read_number, write_cursor
+from registry.api.door import AnyRequest, allowed, ask, run
+from registry.api.params import Cursor, Limit
+from registry.commands import trainings
+from registry.commands.context import Context
+from registry.records import CreateTraining, Page, Role, StepProgress, TrainingEvent, TrainingInfo, TrainingStatus
+from registry.registry import Registry
+from registry.storage.progress import BEGINNING, Place
+
+SUBMITTERS = (Role.TRAINER, Role.ADMIN)
+READERS = (*SUBMITTERS, Role.RELEASE_MANAGER, Role.AUDITOR)
+_LAST = 2**53
+_LOOK_SECONDS, _ALIVE_SECONDS = 0.2, 15.0
+# Then the client comes again with the last id, and its token is looked at again.
+_STREAM_SECONDS = 600.0
+_OVER = (TrainingStatus.SUCCEEDED, TrainingStatus.FAILED, TrainingStatus.CANCELLED)
+Points = Annotated[int, QueryParameter(ge=2, le=20_000)]
+Status = Annotated[TrainingStatus | None, QueryParameter()]
+OfAdapter = Annotated[str | None, QueryParameter(name="adapter", max_length=127)]
+
+
+class Trainings(Controller):
+    """A run belongs to an adapter and is seen by who sees that."""
+
+    tags = ["trainings"]
+
+    @post("/v1/trainings", opt=allowed(*SUBMITTERS))
+    async def submit(self, request: AnyRequest, data: JSONBody[CreateTraining]) -> Response[Any]:
+        """201 for a new run, 200 for one that was submitted before: its id follows from adapter, recipe and data."""
+        return await run(request, partial(trainings.submit, request=data))
+
+    @get("/v1/trainings", opt=allowed(*READERS))
+    async def list_trainings(
+        self,
+        request: AnyRequest,
+        status: Status = None,
+        of: OfAdapter = None,
+        limit: Limit = 100,
+        cursor: Cursor = None,
+    ) -> Page[TrainingInfo]:
+        """Newest first; in one status, or of one adapter, where that is asked."""
+
+        def question(context: Context) -> Page[TrainingInfo]:
+            before = read_number(cursor) or _LAST
+            scope = context.principal.scope
+            found = context.view.trainings(before, limit + 1, status=status, adapter=of, scope=scope)
+            more = write_cursor(str(found[limit - 1].seq)) if len(found) > limit else None
+            return Page(items=[trainings.describe(context, one) for one in found[:limit]], next_cursor=more)
+
+        return await ask(request, question)
+
+    @get("/v1/trainings/{training:str}", opt=allowed(*READERS))
+    async def show(self, request: AnyRequest, training: FromPath[str]) -> TrainingInfo:
+        return await ask(
+            request, lambda context: trainings.describe(context, trainings.find_training(context, training))
+        )
+
+    @get("/v1/trainings/{training:str}/events", opt=allowed(*READERS))
+    async def events(
+        self, request: AnyRequest, training: FromPath[str], limit: Limit = 100, cursor: Cursor = None
+    ) -> Response[Any]:
+        """Oldest first: a JSON page, or with `Accept: text/event-stream` a stream that a Last-Event-ID continues."""
+        if "text/event-stream" in request.headers.get("Accept", ""):
+            last = request.headers.get("Last-Event-ID")
+            place = trainings.read_event_id(last) if last else BEGINNING
+            await ask(request, partial(trainings.find_training, id_=training))
+            headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+            return Stream(_stream(request, training, place), media_type="text/event-stream", headers=headers)
+        key = read_cursor(cursor)
+        after = trainings.read_event_id(key) if key else BEGINNING
+        found = await ask(request, partial(_events, training=training, after=after))
+        more = write_cursor(found[limit - 1].id) if len(found) > limit else None
+        return Response(Page(items=found[:limit], next_cursor=more))
+
+    @get("/v1/trainings/{training:str}/metrics", opt=allowed(*READERS))
+    async def metrics(self, request: AnyRequest, training: FromPath[str], points: Points = 1000) -> list[StepProgress]:
+        """The steps that were told, at most so many, evenly chosen, the last among them."""
+        found = await ask(request, partial(_events, training=training, after=BEGINNING))
+        return thinned(curve(found), points)
+
+    @get("/v1/trainings/{training:str}/logs", opt=allowed(*READERS))
+    async def logs(self, request: AnyRequest, training: FromPath[str]) -> Response[str]:
+        """The end of what the trainer printed."""
+
+        def question(context: Context) -> str:
+            return context.services.progress.log(trainings.find_training(context, training).id)
+
+        headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+        return Response(await ask(request, question), media_type="text/plain; charset=utf-8", headers=headers)
+
+    @post("/v1/trainings/{training:str}/cancel", opt=allowed(*SUBMITTERS), status_code=200)
+    async def cancel(self, request: AnyRequest, training: FromPath[str]) -> Response[Any]:
+        return await run(request, partial(trainings.cancel, id_=training))
+
+    @post("/v1/trainings/{training:str}/pause", opt=allowed(*SUBMITTERS), status_code=200)
+    async def pause(self, request: AnyRequest, training: FromPath[str]) -> Response[Any]:
+        return await run(request, partial(trainings.pause, id_=training))
+
+    @post("/v1/trainings/{training:str}/resume", opt=allowed(*SUBMITTERS), status_code=200)
+    async def resume(self, request: AnyRequest, training: FromPath[str]) -> Response[Any]:
+        return await run(request, partial(trainings.resume, id_=training))
+
+
+def curve(events: list[TrainingEvent]) -> list[StepProgress]:
+    """One point for each step, the latest that was told: an attempt that was taken over did some steps again."""
+    by_step = {
+        event.data.step: event.data for event in events if event.data is not None and event.data.loss is not None
+    }
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def thinned(points: list[StepProgress], most: int) -> list[StepProgress]:
+    """At most so many of the points, the first and the last among them.
+
+    >>> [one.step for one in thinned([StepProgress(step=i, steps=9) for i in range(1, 10)], 3)]
+    [1, 5, 9]
+    """
+    if len(points) <= most:
+        return points
+    return [points[round(place * (len(points) - 1) / (most - 1))] for place in range(most)]
+
+
+def _events(context: Context, training: str, after: Place) -> list[TrainingEvent]:
+    return trainings.events_of(context, trainings.find_training(context, training), after)
+
+
+def _status(context: Context, training: str) -> TrainingStatus:
+    return trainings.find_training(context, training).status
+
+
+async def _stream(request: AnyRequest, training: str, place: Place) -> AsyncIterator[bytes]:
+    """Server-sent events until the run is over, the client is to come again, or the service ends."""
+    registry: Registry = request.app.state.registry
+    files, seen = registry.services.progress, None
+    ends, silent_since = time.monotonic() + _STREAM_SECONDS, time.monotonic()
+    while time.monotonic() < ends and not registry.draining:
+        now = (registry.changes.visible, files.changes(training))
+        if now != seen:
+            seen = now
+            status = await ask(request, partial(_status, training=training))
+            for event in await ask(request, partial(_events, training=training, after=place)):
+                place, silent_since = trainings.read_event_id(event.id), time.monotonic()
+                yield _sent(event)
+            if status in _OVER:
+                yield b"event: end\ndata: " + msgspec.json.encode({"status": status}) + b"\n\n"
+                return
+        if time.monotonic() - silent_since > _ALIVE_SECONDS:
+            silent_since = time.monotonic()
+            yield b": alive\n\n"
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _sent(event: TrainingEvent) -> bytes:
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (
+        event.id.encode(),
+        event.type.encode(),
+        msgspec.json.encode(event),
+    )

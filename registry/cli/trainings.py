@@ -1,0 +1,231 @@
+"""tunegate training …: runs that a registry's workers do; and the same for `train --submit` and `worker`."""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from registry import settings
+from registry.cli.console import GO, NO_GO, UNDECIDED, connected, console, leave, load, show
+from registry.cli.lines import Follower, follow
+from registry.client import Client
+from registry.errors import InvalidRequest
+from registry.records import CreateTraining, StepProgress, TrainingEvent, TrainingInfo, TrainingStatus
+from registry.transfer import Training, push
+
+_CODES = {TrainingStatus.SUCCEEDED: GO, TrainingStatus.FAILED: NO_GO, TrainingStatus.CANCELLED: NO_GO}
+
+
+def submit(client: Client, recipe_file: Path, adapter: str, waivers: Sequence[Any] = ()) -> TrainingInfo:
+    """Send a recipe with the data that it names; the same again is the same run.
+
+    Raises InvalidRequest where the recipe or a file cannot be read, before anything is sent.
+    """
+    recipe, text = load("trainer.recipe", None).read_recipe(recipe_file, waivers)
+    folder = recipe_file.parent
+    files = [folder / recipe.data] + ([folder / recipe.replay.prompts] if recipe.replay else [])
+    if missing := [str(file) for file in files if not file.is_file()]:
+        raise InvalidRequest(f"{', '.join(missing)} cannot be read; the recipe names files relative to itself")
+    sent = ["sha256:" + client.upload(file).sha256 for file in files]
+    replay = sent[1] if len(sent) > 1 else None
+    return client.submit_training(CreateTraining(adapter=adapter, recipe=text, dataset=sent[0], replay=replay))
+
+
+def submit_command(recipe_file: Path, adapter: str, *, followed: bool, waivers: Sequence[Any] = ()) -> None:
+    """`tunegate train RECIPE.toml --submit ADAPTER`."""
+    with connected() as client:
+        run = submit(client, recipe_file, adapter, waivers)
+        console().print(f"training {run.id} of {escape(adapter)} is {run.status}")
+        if followed:
+            run = follow_run(client, run)
+    show(run, _described(run) if followed else f"watch it with `tunegate training follow {run.id}`")
+    if followed:
+        leave(_CODES.get(run.status, UNDECIDED))
+
+
+def follow_run(client: Client, run: TrainingInfo) -> TrainingInfo:
+    """Show what happens to a run until it is over, and return how it ended."""
+    with follow(console(), f"training {run.id[:12]}") as follower:
+        _Shown(follower).all(client.follow_training(run.id))
+    return client.training(run.id)
+
+
+class _Shown:
+    """Events as stages and steps."""
+
+    def __init__(self, follower: Follower) -> None:
+        self._follower, self._stage = follower, ""
+
+    def all(self, events: Any) -> None:
+        for event in events:
+            self.one(event)
+
+    def one(self, event: TrainingEvent) -> None:
+        if event.data is None or event.message != self._stage:
+            self._stage = event.message
+            self._follower.stage(escape(event.message))
+        if event.data is not None:
+            self._follower.step(event.data.step, event.data.steps, _numbers(event.data))
+
+
+def work(
+    client: Client, *, once: bool, bases: Sequence[Path], ray: str | None, gpus: float, memory: float | None
+) -> int:
+    """Do training runs as their worker; how many."""
+    if ray is None and importlib.util.find_spec("trl") is None:
+        raise InvalidRequest("trl is not installed; training here needs the extra train: pip install 'tunegate[train]'")
+    worker, launchers = load("trainer.worker", None), load("trainer.launchers", None)
+    home = settings.home()
+
+    def publish(result: Any) -> str:
+        training = Training(result.record, result.dataset, result.ledger)
+        return push(client, result.directory, result.adapter, training=training)[0].ref
+
+    try:
+        local = launchers.LocalLauncher(int(memory * 1024**3) if memory else None)
+        launcher = launchers.RayLauncher(ray, gpus=gpus) if ray else local
+    except launchers.CannotLaunch as error:
+        raise InvalidRequest(str(error)) from None
+    place = worker.Workplace(home.runs, [home.bases, *bases], launcher, publish)
+    with follow(console(), "training") as reporter:
+        done: int = worker.work(
+            client, place, worker.Reporter(lambda text: reporter.stage(escape(text)), reporter.step), once=once
+        )
+    return done
+
+
+@click.group()
+def training() -> None:
+    """Training runs that the registry queues and its workers do."""
+
+
+@training.command(name="list")
+@click.option("--adapter", help="Only runs of this adapter.")
+@click.option("--status", type=click.Choice([one.value for one in TrainingStatus]), help="Only runs in this status.")
+def list_runs(adapter: str | None, status: str | None) -> None:
+    """Runs, newest first."""
+    with connected() as client:
+        found = list(client.trainings(status=status, adapter=adapter))
+    table = Table("id", "adapter", "status", "steps", "loss", "submitted", "version")
+    for one in found:
+        at = one.progress
+        steps, loss = (f"{at.step}/{at.steps}", _number(at.loss)) if at else ("", "")
+        table.add_row(one.id, one.adapter, one.status, steps, loss, one.created_at[:16], one.version or "")
+    show(found, table)
+
+
+@training.command(name="show")
+@click.argument("run")
+@click.option("--log", is_flag=True, help="What the trainer printed last, too.")
+def show_run(run: str, log: bool) -> None:
+    """One run: status, progress, why it failed."""
+    with connected() as client:
+        found = client.training(run)
+        text = _described(found) + (f"\n\n{escape(client.training_log(run))}" if log else "")
+    show(found, text)
+
+
+@training.command(name="follow")
+@click.argument("run")
+def follow_command(run: str) -> None:
+    """Watch a run until it is over. Exit code 0: succeeded, 1: failed or cancelled."""
+    with connected() as client:
+        found = follow_run(client, client.training(run))
+    show(found, _described(found))
+    leave(_CODES.get(found.status, UNDECIDED))
+
+
+@training.command(name="cancel")
+@click.argument("run")
+def cancel(run: str) -> None:
+    """End a run at once; `resume` would continue it from its last checkpoint."""
+    with connected() as client:
+        found = client.cancel_training(run)
+    show(found, f"{found.id} is {found.status}")
+
+
+@training.command(name="pause")
+@click.argument("run")
+def pause(run: str) -> None:
+    """Stop a run after the step it is in."""
+    with connected() as client:
+        found = client.pause_training(run)
+    show(found, f"{found.id} is {found.status}")
+
+
+@training.command(name="resume")
+@click.argument("run")
+def resume(run: str) -> None:
+    """Queue a run again that was paused, cancelled or had failed."""
+    with connected() as client:
+        found = client.resume_training(run)
+    show(found, f"{found.id} is {found.status}")
+
+
+@training.command(name="compare")
+@click.argument("runs", nargs=-1, required=True, metavar="ID ID …")
+def compare(runs: tuple[str, ...]) -> None:
+    """Runs side by side: where their recipes differ, and how their losses went."""
+    with connected() as client:
+        found = [client.training(run) for run in runs]
+        curves = [client.training_metrics(run, points=11) for run in runs]
+    value = [{"training": one, "metrics": points} for one, points in zip(found, curves, strict=True)]
+    table = Table("", *(one.id[:12] for one in found))
+    for name, values in _compared(found, curves):
+        table.add_row(name, *(escape(value) for value in values), style="bold" if len(set(values)) > 1 else None)
+    show(value, table)
+
+
+def _compared(found: Sequence[TrainingInfo], curves: Sequence[list[StepProgress]]) -> list[tuple[str, list[str]]]:
+    """Facts of each run by name; of recipes, only the lines in which they differ."""
+    rows = [
+        ("adapter", [one.adapter for one in found]),
+        ("status", [str(one.status) for one in found]),
+        ("version", [one.version or "" for one in found]),
+        ("dataset", [one.dataset[:19] for one in found]),
+    ]
+    lines = [one.recipe.splitlines() for one in found]
+    shared = set(lines[0]).intersection(*lines)
+    rows.append(("recipe", ["\n".join(line for line in one if line.strip() and line not in shared) for one in lines]))
+    for share in range(0, 11, 2):
+        points = [points[round((len(points) - 1) * share / 10)] if points else None for points in curves]
+        rows.append((f"loss at {share * 10} %", [_number(point.loss) if point else "" for point in points]))
+    last = [points[-1] if points else None for points in curves]
+    rows.append(("tokens/s", [_number(point.tokens_per_second) if point else "" for point in last]))
+    rows.append(("memory GiB", [_number((point.memory_bytes or 0) / 1024**3) if point else "" for point in last]))
+    return rows
+
+
+def _described(run: TrainingInfo) -> str:
+    lines = [f"[bold]{run.id}[/] {run.status}: {escape(run.adapter)}, submitted by {escape(run.submitter)}"]
+    if run.progress:
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in _numbers(run.progress).items())
+        lines.append(f"step {run.progress.step} of {run.progress.steps}: {numbers}")
+    if run.error:
+        lines.append(f"[red]{run.error.kind} {run.error.code}[/]: {escape(run.error.message)}")
+    if run.version:
+        lines.append(f"version {run.version}")
+    if run.status is TrainingStatus.QUEUED:
+        lines.append("waiting for `tunegate worker --kind training`")
+    return "\n".join(lines)
+
+
+def _numbers(step: StepProgress) -> dict[str, float]:
+    found = {
+        "loss": step.loss,
+        "lr": step.learning_rate,
+        "tokens/s": step.tokens_per_second,
+        "GiB": step.memory_bytes / 1024**3 if step.memory_bytes else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+COMMANDS = (training,)
