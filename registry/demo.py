@@ -26,7 +26,7 @@ from registry.cli.console import EXIT_CODES, GO, NO_GO, people
 from registry.cli.lines import follow
 from registry.client import Client, Refused
 from registry.errors import InvalidRequest, Unavailable
-from registry.records import CreateToken, Rating, Role, State
+from registry.records import CreateToken, Rating, Role, State, TrainingStatus
 from registry.settings import Home
 from registry.storage.files import write_durably
 
@@ -34,6 +34,7 @@ ADAPTER = "support-bot"
 BASE = "smollm2-135m-instruct"
 PEOPLE = {
     "ci": (Role.CI, "ci-bot"),
+    "trainer": (Role.TRAINER, "trainer"),
     "evaluator": (Role.EVALUATOR, "evaluator"),
     "release-manager": (Role.RELEASE_MANAGER, "rita"),
     "consumer": (Role.CONSUMER, "shop-frontend"),
@@ -159,9 +160,24 @@ def _farewell(home: Home, seconds: float) -> None:
 
 
 def _train_and_push(stage: Stage, recipe: str) -> str:
-    """The reference of the version that this recipe leads to."""
-    arguments = ["--json", "train", str(stage.suites / "support-desk" / recipe), "--push", ADAPTER]
-    return str(json.loads(_as(stage, "ci", arguments, capture=True).stdout)["pushed"])
+    """The reference of the version that this recipe leads to: submitted, done by a worker, pushed by it."""
+    arguments = ["--json", "train", str(stage.suites / "support-desk" / recipe), "--submit", ADAPTER]
+    id_ = json.loads(_as(stage, "trainer", arguments, capture=True).stdout)["id"]
+    deadline = time.monotonic() + _TAKEOVER_SECONDS
+    with Client(stage.url, stage.tokens["trainer"]) as client:
+        if client.training(id_).status in (TrainingStatus.FAILED, TrainingStatus.CANCELLED, TrainingStatus.PAUSED):
+            client.resume_training(id_)
+        while (run := client.training(id_)).version is None:
+            if run.status is TrainingStatus.FAILED or time.monotonic() > deadline:
+                reason = run.error.message if run.error else f"it is still {run.status}"
+                raise Unavailable(f"training {id_} did not come to an end: {reason}; see the worker's messages above")
+            before = time.monotonic()
+            _as(stage, "trainer", ["worker", "--kind", "training", "--once"])
+            deadline += time.monotonic() - before
+            if client.training(id_).status is TrainingStatus.RUNNING:
+                people.print("waiting for the lease of a worker that died …", style="dim")
+                time.sleep(5)
+        return run.version
 
 
 def _evaluate(stage: Stage, ref: str) -> None:

@@ -34,7 +34,8 @@ def disagreements(context: Context) -> Outcome:
                 assert view.job(job.id) == stored.job(job.id) == job
             if campaign:
                 assert view.ratings(campaign.id) == stored.ratings(campaign.id)
-                assert view.assignments(campaign.id) == (given := stored.assignments(campaign.id))
+                given = stored.assignments(campaign.id)
+                assert view.assignments(campaign.id) == given
                 for one in given:
                     assert view.assignment(one.id) == one
                 for person in ["nobody", *{one.person for one in given}]:

@@ -97,7 +97,7 @@ class ProvenanceSection(_Section):
 class WaiveSection(_Section):
     """A finding that does not stop this run. It travels with the adapter, and is shown to whoever approves it."""
 
-    code: Annotated[str, Meta(pattern=r"^E[0-9]{3}\Z")]
+    code: Annotated[str, Meta(pattern=r"^[EW][0-9]{3}\Z")]
     reason: Annotated[str, Meta(min_length=1, max_length=1000)]
 
 

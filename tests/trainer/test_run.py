@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 from factories import make_training, make_weights
-from tiny_base import build_tiny_base
+from tiny_base import build_tiny_base, build_tokenizer
 
 from registry.client import InvalidRequest
 from trainer.recipe import parse_recipe
-from trainer.run import Plan, Reporter, finished, plan_run, run
+from trainer.run import Plan, Reporter, _ledger, finished, plan_run, render_data, run
 
 RECIPE = 'name = "x"\nbase = "b"\ndata = "d.jsonl"\n[replay]\nprompts = "p.jsonl"\nrows = 2\n'
 
@@ -118,6 +118,12 @@ reason = "a test's few rows"
 """
 
 
+def load_tokenizer(base: Path) -> Any:
+    from trainer.qlora import load_tokenizer
+
+    return load_tokenizer(base)
+
+
 class Untouched(Exception):
     """Something was begun that must not be."""
 
@@ -162,6 +168,51 @@ def test_a_run_that_another_process_finished_a_moment_ago_is_not_begun_again(
 
 
 @pytest.mark.stack
+def test_data_that_preflight_refuses_is_stopped_before_the_base_is_loaded(folder: Path) -> None:
+    shutil.rmtree(folder / "base")
+    (folder / "base").mkdir()
+    build_tokenizer(folder / "base")
+    (folder / "base" / "config.json").write_bytes(b"{}")
+    (folder / "base" / "model.safetensors").write_bytes(make_weights())
+    stages: list[str] = []
+    with pytest.raises(InvalidRequest, match="9 distinct rows; below 500"):
+        run(plan(folder, RECIPE), Reporter(stages.append, refuse))
+    assert stages == ["looking at the data"]
+
+
+def test_a_recipe_that_is_too_hot_is_stopped_before_anything(folder: Path) -> None:
+    hot = RECIPE.replace("[replay]", "[training]\nlearning_rate = 3e-3\n[replay]")
+    with pytest.raises(InvalidRequest, match="E103"):
+        run(plan(folder, hot), Reporter(refuse, refuse))
+
+
+ROWS = [
+    {"instruction": "q0", "output": "a0", "source": "https://x/0", "licence": "CC0-1.0", "split": "train"},
+    {"instruction": "q1", "output": "a1", "source": "https://x/1", "split": "train"},
+    {"instruction": "q2", "output": "a2", "licence": " ", "source": "s", "split": "train"},
+    {"instruction": "q0", "output": "a0", "source": "https://y/0", "licence": "MIT", "reviewer": "ada"},
+]
+
+
+@pytest.mark.stack
+def test_a_row_without_the_provenance_that_is_asked_for_is_blocked_and_the_ledger_says_so(folder: Path) -> None:
+    build_tokenizer(folder / "base")
+    (folder / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    planned = plan(folder, 'name = "x"\nbase = "b"\ndata = "d.jsonl"\n[provenance]\nrequire = ["source", "licence"]\n')
+    rendered = render_data(planned, load_tokenizer(folder / "base"))
+    assert [(one.use, one.reason) for one in rendered] == [
+        ("train", ""),
+        ("blocked", "without licence"),
+        ("blocked", "without licence"),
+    ]
+    rows = {row.line: row for row in _ledger(planned, rendered)}
+    assert [rows[line].disposition for line in (1, 2, 3, 4)] == ["trained", "blocked", "blocked", "duplicate"]
+    assert (rows[1].origin, rows[1].licence, rows[1].trained_tokens > 0) == ("https://x/0", "CC0-1.0", True)
+    assert (rows[2].origin, rows[2].licence, rows[2].trained_tokens) == ("https://x/1", "", 0)
+    assert (rows[4].origin, rows[4].licence, rows[4].reviewer) == ("https://y/0", "MIT", "ada")
+
+
+@pytest.mark.stack
 def test_a_kill_before_the_checkpoints_are_removed_leaves_a_finished_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,5 +231,7 @@ def test_a_kill_before_the_checkpoints_are_removed_leaves_a_finished_run(
     assert steps and finished(planned) and (planned.directory / "adapter" / "adapter_model.safetensors").is_file()
     before = {path: path.read_bytes() for path in planned.directory.rglob("*") if path.is_file()}
     record = run(planned, Reporter(refuse, refuse))
+    assert record.waived == {"E140": "a test's few rows"} and record.preflight["E140"] == 1
+    assert {one.code for one in record.lint} >= {"W131"} and 0 <= record.metrics["stopped_share"] <= 1
     assert record.metrics["steps"] == steps[-1] and record.seconds > 0 and "train_seconds" not in record.metrics
     assert {path: path.read_bytes() for path in planned.directory.rglob("*") if path.is_file()} == before

@@ -13,7 +13,7 @@ from factories import as_lines, make_entries, make_row
 from registry_under_test import ADMIN, EVALUATOR, NAME, POLICY, Bench, Table, bench_in
 
 from registry.access import Principal
-from registry.commands import adapters, blobs, jobs, publishers, tokens, trainings, webhooks
+from registry.commands import adapters, blobs, disputes, jobs, publishers, reviewers, tokens, trainings, webhooks
 from registry.commands.context import Context, Outcome
 from registry.commands.publishers import Accepted
 from registry.errors import Conflict, EvidenceRefused, StorageDamaged
@@ -22,6 +22,8 @@ from registry.names import sha256_hex
 from registry.opening import open_registry, rebuild
 from registry.records import (
     AddPublisher,
+    AddReviewer,
+    Adjudicate,
     ClaimJob,
     CreateToken,
     CreateTraining,
@@ -99,8 +101,24 @@ def live(bench: Bench) -> None:
     bench.run(ADMIN, tokens.revoke, Repeat("t2", "2" * 64), id_=made.value.token.id)
     trust(bench)
     train(bench)
+    disagree(bench)
     states = [stored.state for stored in bench.registry.view().versions(NAME, 100, 100, list(State))]
-    assert states == [State.UPLOADING, State.REJECTED, State.REVOKED, State.APPROVED] and third == 3
+    assert states == [State.REJECTED, State.UPLOADING, State.REJECTED, State.REVOKED, State.APPROVED] and third == 3
+
+
+def disagree(bench: Bench) -> None:
+    """A version whose outputs are found unsafe, which an expert confirms; and an expert nobody vouches for any more."""
+    expert = Principal("t-expert", "olga", Role.REVIEWER)
+    standing = AddReviewer(
+        person="olga", domain="safety", credential="MD", valid_from="2020-01-01", valid_until="2100-01-01"
+    )
+    vouched = bench.run(ADMIN, reviewers.vouch, request=standing).value
+    bench.complete(bench.submit(5).number)
+    bench.evaluate()
+    bench.review(unsafe=True)
+    dispute = bench.registry.ask(expert, disputes.disputes)[0]
+    bench.run(expert, disputes.adjudicate, dispute_id=dispute.id, request=Adjudicate(upheld=True, reason="it harms"))
+    bench.run(ADMIN, reviewers.withdraw, id_=vouched.id)
 
 
 def train(bench: Bench) -> None:

@@ -1,0 +1,110 @@
+"""Reading training ledgers: what became of a row, and which rows came from where. One Parquet file for each run.
+
+A ledger is somebody's upload: a file that is none is an error with a reason. Ledgers of older trainers lack the columns
+of provenance, which are then empty.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from msgspec import Struct
+
+from registry.errors import InvalidRequest
+
+TRAINED = "trained"
+_MEMORY = "512MB"
+
+
+class LedgerEntry(Struct, frozen=True):
+    """A row of a run's input. source: "data" or "replay"; origin: where the row comes from, as the data says it."""
+
+    source: str
+    id: str
+    line: int
+    group: str
+    disposition: str
+    reason: str
+    content_sha256: str
+    rendered_sha256: str
+    tokens: int
+    trained_tokens: int
+    origin: str = ""
+    licence: str = ""
+    collector: str = ""
+    reviewer: str = ""
+    credential: str = ""
+
+
+class Ledger:
+    """An open ledger; close it, or use it as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._db = duckdb.connect(config={"memory_limit": _MEMORY, "threads": 1})
+        try:
+            self._columns = self._select()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    def entries(self, disposition: str | None = None) -> Iterator[LedgerEntry]:
+        """In the order of the file."""
+        where, values = ("disposition = ?", [disposition]) if disposition else ("true", [])
+        return self._entries(where, values)
+
+    def of_row(self, sha256: str) -> Iterator[LedgerEntry]:
+        """Rows of this content, or which the model saw as this text."""
+        return self._entries("? IN (content_sha256, rendered_sha256)", [sha256])
+
+    def from_origin(self, origin: str) -> Iterator[LedgerEntry]:
+        """Rows of this origin; with `*` at its end, of every origin that begins so."""
+        if origin.endswith("*"):
+            return self._entries("starts_with(origin, ?) AND origin != ''", [origin[:-1]])
+        return self._entries("origin = ?", [origin])
+
+    def counts(self, column: str) -> dict[str, int]:
+        """Rows by the value of a column of text; the empty one is left out."""
+        if column not in LedgerEntry.__struct_fields__:
+            raise InvalidRequest(
+                f"a ledger has no column {column!r}; it has {', '.join(LedgerEntry.__struct_fields__)}"
+            )
+        query = f'SELECT "{column}" AS value, count(*) FROM ({self._columns}) GROUP BY value ORDER BY 2 DESC, 1'
+        return {str(value): int(count) for value, count in self._run(query, []) if value}
+
+    def _entries(self, where: str, values: list[Any]) -> Iterator[LedgerEntry]:
+        for row in self._run(f"SELECT * FROM ({self._columns}) WHERE {where} ORDER BY place", values):
+            yield LedgerEntry(*row[:-1])
+
+    def _select(self) -> str:
+        """A query for every column by name, the missing ones of provenance empty, and the row's place in the file."""
+        fields = LedgerEntry.__struct_fields__
+        source = f"read_parquet({_quoted(str(self._path))}, file_row_number = true)"
+        found = {str(row[0]) for row in self._run(f"DESCRIBE SELECT * FROM {source}", [])}
+        if missing := [name for name in fields[:10] if name not in found]:
+            raise InvalidRequest(f"the file is no training ledger: it has no column {missing[0]!r}")
+        columns = [_column(name) if name in found else f"'' AS \"{name}\"" for name in fields]
+        return f"SELECT {', '.join(columns)}, file_row_number AS place FROM {source}"
+
+    def _run(self, query: str, values: list[Any]) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0][:200]
+            raise InvalidRequest(f"the file is no training ledger: {reason}") from None
+
+
+def _column(name: str) -> str:
+    kind, empty = ("BIGINT", "0") if name in ("line", "tokens", "trained_tokens") else ("TEXT", "''")
+    return f'coalesce(CAST("{name}" AS {kind}), {empty}) AS "{name}"'
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
