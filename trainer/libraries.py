@@ -1,10 +1,13 @@
 """The training libraries, kept quiet: no telemetry, no network beyond what is asked for, no progress bars but ours."""
 
 import contextlib
+import importlib.metadata
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+from registry.client import InvalidRequest
 
 _ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -14,6 +17,22 @@ _ENVIRONMENT = {
     "TQDM_DISABLE": "1",
     "BITSANDBYTES_NOWELCOME": "1",
 }
+
+
+# trainer/qlora.py overrides methods of these: under another version it may train something else without a word.
+_OVERRIDDEN = {"trl": "1.16", "peft": "0.21"}
+
+
+def require_known(version_of: Callable[[str], str] = importlib.metadata.version) -> None:
+    """Raises InvalidRequest where a library is of another version than those whose methods are overridden."""
+    problems = [
+        f"{name} {found} is installed, and {known} is what the trainer's overrides are written for; "
+        f"pip install '{name}=={known}.*'"
+        for name, known in _OVERRIDDEN.items()
+        if not (found := version_of(name)).startswith(f"{known}.")
+    ]
+    if problems:
+        raise InvalidRequest("; ".join(problems), problems)
 
 
 @contextlib.contextmanager

@@ -127,9 +127,7 @@ def read_recipe(path: Path, waivers: Sequence[Waiver] = ()) -> tuple[Recipe, str
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"recipe {path} cannot be read: {error}") from None
-    if waivers:
-        parse_recipe(text)  # what is wrong with the file itself is said first
-        text = _with_waivers(text, waivers)
+    text = _with_waivers(text, waivers) if waivers else text
     return parse_recipe(text), text
 
 

@@ -6,7 +6,6 @@
 """
 
 import difflib
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
@@ -88,9 +87,6 @@ def _advice(key: str, kind: type[Struct], path: str) -> str:
 
 
 def _misfits(key: str, value: Any, kind: Any) -> Iterator[str]:
-    if isinstance(value, float) and not math.isfinite(value):
-        yield f"{key} = {value} is no finite number"
-        return
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:

@@ -25,7 +25,7 @@ from registry.records import Finding, TrainingRecord
 from trainer.dataset import Data, Filled, Row, Split, prepare, read_rows
 from trainer.estimate import Counts, Estimate, adapter_parameters, estimate, read_base
 from trainer.ledger import LedgerRow, write_ledger
-from trainer.libraries import quiet
+from trainer.libraries import quiet, require_known
 from trainer.lint import lint, lint_estimate, lint_result, require
 from trainer.machine import has_gpu, memory_bytes
 from trainer.preflight.check import Options, admit
@@ -114,6 +114,7 @@ def _alone(directory: Path) -> Iterator[None]:
 
 
 def _run(plan: Plan, report: Reporter) -> TrainingRecord:
+    require_known()
     require(lint(plan.recipe), plan.recipe)
     (plan.directory / "recipe.toml").write_text(plan.text)
     findings = _admit(plan, report)

@@ -50,7 +50,9 @@ def train(
     waivers = read_waivers(codes, reasons)
     if submit_to is not None:
         if adapter is not None or only_look:
-            raise InvalidRequest("--submit leaves training and pushing to the registry; leave --push and --dry-run out")
+            raise InvalidRequest(
+                "--submit leaves the run to the registry, which pushes it; leave --push out, and --dry-run"
+            )
         trainings.submit_command(recipe_file, submit_to, followed=followed, waivers=waivers)
         return
     if followed:

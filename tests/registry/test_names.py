@@ -14,6 +14,7 @@ from registry.names import (
     check_hex,
     digest_of,
     parse_reference,
+    project_of,
     sha256_hex,
 )
 
@@ -134,3 +135,7 @@ def test_the_digest_of_a_value_is_sha256_over_canonical_json() -> None:
     """RFC 8785: keys sorted, no spaces, 1.0 written as 1."""
     assert digest_of({"b": 1.0, "a": "ä"}) == "sha256:" + sha256_hex('{"a":"ä","b":1}'.encode())
     assert sha256_hex(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_an_adapter_without_a_namespace_is_a_project_of_its_own() -> None:
+    assert [project_of(one) for one in ("team/support-bot", "team", "support-bot")] == ["team", "team", "support-bot"]

@@ -102,7 +102,7 @@ def test_what_would_stop_the_run_exits_with_1_until_it_is_waived(
         ((), "no recipe given"),
         (("r.toml", "--price-per-hour", "3"), "add --dry-run"),
         (("r.toml", "--waive", "E140"), "a reason for each code"),
-        (("r.toml", "--submit", "x", "--dry-run"), "leave --push and --dry-run out"),
+        (("r.toml", "--submit", "x", "--dry-run"), "leave --push out, and --dry-run"),
         (("r.toml", "--follow"), "add --submit"),
     ],
 )

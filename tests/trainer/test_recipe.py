@@ -1,6 +1,7 @@
 """Recipes: what is wrong is said with its key, what is merely unwise is said too."""
 
 import contextlib
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,7 @@ def test_a_waiver_needs_a_reason() -> None:
 @pytest.mark.parametrize("name", ["recipe.toml", "recipe-too-hot.toml"])
 def test_the_shipped_recipes_fit_the_schema(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
+    assert r"\\Z" not in json.dumps(schema()), "JavaScript knows no such end of a text"
     jsonschema.validate(tomllib.loads((SUITES / name).read_text()), schema())
 
 

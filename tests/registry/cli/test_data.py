@@ -70,7 +70,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         ]
         submit(found, folder, "one", 1, first)
         submit(found, folder, "one", 2, [row(1, "too_long", "https://x/1", SHARED)])
-        submit(found, folder, "two", 3, [row(9, "trained", "https://z", licence="MIT"), row(8, "blocked", "")])
+        submit(
+            found, folder, "two", 3, [row(9, "trained", "https://z", licence="MIT"), row(8, "blocked", "the old wiki")]
+        )
         yield found
 
 
@@ -177,6 +179,9 @@ def test_the_data_are_described_for_other_tools(site: Site, tunegate: Run, tmp_p
     assert {one["@id"] for one in found["prov:wasDerivedFrom"]} == {"https://x/1", "https://x/2", "https://y"}
     fields = {one["source"]["extract"]["column"] for one in found["recordSet"][0]["field"]}
     assert fields <= set(LedgerRow._fields)
+    assert tunegate("export", "two/1", "--croissant", str(file)).code == 0
+    derived = json.loads(file.read_text())["prov:wasDerivedFrom"]
+    assert derived == [{"@id": "https://z"}, {"@type": "prov:Entity", "name": "the old wiki"}]
 
 
 def test_the_adapter_has_a_bill_of_materials(site: Site, tunegate: Run, tmp_path: Path) -> None:

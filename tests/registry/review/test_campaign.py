@@ -287,6 +287,24 @@ def test_spares_come_at_the_end_and_only_where_something_is_wanting() -> None:
     assert next_item("ada", items, everything, 3, {}, SECRET, CAMPAIGN) is None
 
 
+def test_who_has_met_all_outputs_out_of_turn_goes_on_with_what_else_there_is() -> None:
+    items = items_of(ReviewRule(), composed())
+    given_ = [next_item(f"person {i}", items, items.core, 1, {}, SECRET, CAMPAIGN) for i in range(30)]
+    assert {one in items.spares for one in given_} == {True, False}
+    assert set(given_) <= {*items.spares, *items.others, *dict(items.doubled)}
+
+
+def test_shared_out_spares_come_first_and_then_what_few_others_met() -> None:
+    rule = ReviewRule(reviewers=5, ratings_per_output=3)
+    items = items_of(rule, composed(rule))
+    seen = walk("ada", items, Counter[str]())
+    met = Counter(dict.fromkeys(items.core, 3))
+    (rare, *_) = [one for one in items.core if one not in seen]
+    met[rare] = 0
+    assert next_item("ada", items, seen, 1, met, SECRET, CAMPAIGN) in items.spares
+    assert next_item("ada", items, [*seen, *items.spares], 1, met, SECRET, CAMPAIGN) == rare
+
+
 def test_shared_out_every_output_is_rated_by_about_as_many_whatever_becomes_of_people() -> None:
     rule = ReviewRule(reviewers=5, ratings_per_output=3)
     items, met = items_of(rule, composed(rule)), Counter[str]()
