@@ -361,7 +361,7 @@ class Client:
         """What happens to a run, as it happens, until it is over. A broken connection is continued where it broke."""
         failures = 0
         while True:
-            headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
+            headers, before = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {}), after
             try:
                 with self._http.stream("GET", f"{_training_path(id_)}/events", headers=headers) as response:
                     if response.status_code != 200:
@@ -374,6 +374,8 @@ class Client:
                             after, failures = line[4:], 0
                         if line.startswith("data: "):
                             yield _decode_text(line[6:], TrainingEvent, self.url)
+                if after == before:  # as where a service drains, which ends every stream that is opened
+                    time.sleep(1.0)
             except httpx.HTTPError as error:
                 failures += 1
                 if failures == _ATTEMPTS:

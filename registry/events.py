@@ -237,6 +237,7 @@ class CampaignItem(Struct, frozen=True, kw_only=True):
     suite, source: which suite's item is answered; None for the campaign's suite, and for the item that `item` names.
     subject: whose answer it is: the candidate's, the base's, or the one that a gold item gives.
     number: the version that answered, where that is not the campaign's. expect: how a gold item is to be rated.
+    salt: what went into the hash beside what it binds; empty in older campaigns.
     """
 
     item: str
@@ -248,6 +249,7 @@ class CampaignItem(Struct, frozen=True, kw_only=True):
     number: int | None = None
     words: int = 0
     expect: dict[str, Bounds] | None = None
+    salt: str = ""
 
 
 class CampaignOpened(Event, tag="campaign.opened"):

@@ -103,7 +103,8 @@ def _memory(recipe: Recipe, base: Base, adapter: int, longest: int, on_cpu: bool
     Base: nf4 or bfloat16 for the layers' matrices, bfloat16 for the rest. Adapter: weights, gradients and Adam's two
     moments. Activations: 34 s b h bytes a layer and 5 a s² b for the attention's scores (Korthikanti et al. 2022), over
     the layers that train; with checkpointing (GPU) 2 s b h a layer, and one layer whole without scores. Head: the
-    logits of a batch in bfloat16 and twice in float32, a third of the tokens being answers. s: the longest row.
+    logits of a batch in bfloat16 and twice in float32, a third of the tokens being answers; of replay rows all tokens,
+    and the base's own beside them. s: the longest row.
     """
     plan, lora = recipe.training, recipe.lora
     tokens, layers = plan.batch_size * longest, base.layers - lora.first_layer
@@ -116,7 +117,7 @@ def _memory(recipe: Recipe, base: Base, adapter: int, longest: int, on_cpu: bool
         "base": base.linear * weight + base.other * _BF16_BYTES,
         "adapter": 4.0 * adapter * each,
         "activations": activations,
-        "head": tokens / 3 * base.vocabulary * 10.0,
+        "head": tokens * base.vocabulary * 10.0 * (2.0 if recipe.replay else 1 / 3),
         "libraries": _RUNTIME_BYTES,
     }
     return {name: round(value) for name, value in found.items()}

@@ -1,15 +1,24 @@
-"""Why a run failed, in one stable code each, and who can mend it. Pure.
-
-recipe_invalid  input_invalid  diverged  version_refused            user_error
-base_missing    out_of_memory    out_of_disk   killed   crashed
-cannot_launch   busy    stopped    worker_stopped   registry_failed   system_error
-"""
+"""Why a run failed, in one stable code each, and who can mend it. Pure."""
 
 import errno
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from registry.client import InvalidRequest
 from registry.records import FaultKind, TrainingError
+
+UserCode = Literal["recipe_invalid", "input_invalid", "diverged", "version_refused"]
+SystemCode = Literal[
+    "base_missing",
+    "out_of_memory",
+    "out_of_disk",
+    "killed",
+    "crashed",
+    "cannot_launch",
+    "busy",
+    "stopped",
+    "worker_stopped",
+    "registry_failed",
+]
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DISK_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
@@ -33,15 +42,15 @@ class Fault(NamedTuple):
     retry: bool = False
 
 
-def user_error(code: str, message: str) -> Fault:
+def user_error(code: UserCode, message: str) -> Fault:
     return Fault(TrainingError(kind=FaultKind.USER_ERROR, code=code, message=message[:4000]))
 
 
-def system_error(code: str, message: str, *, retry: bool = False) -> Fault:
+def system_error(code: SystemCode, message: str, *, retry: bool = False) -> Fault:
     return Fault(TrainingError(kind=FaultKind.SYSTEM_ERROR, code=code, message=message[:4000]), retry)
 
 
-def fault_of(error: BaseException, invalid: str) -> Fault:
+def fault_of(error: BaseException, invalid: UserCode) -> Fault:
     """The fault behind an exception of the trainer. invalid: the code of input that cannot be trained on."""
     text = str(error)
     if isinstance(error, InvalidRequest):

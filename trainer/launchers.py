@@ -72,9 +72,11 @@ class LocalLauncher:
     def __init__(self, memory_bytes: int | None = None) -> None:
         self._memory_bytes = memory_bytes
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        # Once a process was reaped its number may be another's: nothing but how it ended is kept.
+        self._ended: dict[str, Stage] = {}
 
     def start(self, task: Task) -> None:
-        if task.id in self._processes:
+        if task.id in self._processes or task.id in self._ended:
             return
         try:
             with task.log.open("ab") as log:
@@ -99,17 +101,23 @@ class LocalLauncher:
     def stage(self, task: Task) -> Stage:
         process = self._processes.get(task.id)
         if process is None:
-            return Stage("ended", None, "was never started here")
+            return self._ended.get(task.id, Stage("ended", None, "was never started here"))
         code = process.poll()
         if code is None:
             return Stage("running")
         self._end_group(process)  # what it left behind
-        return Stage("ended", code, f"exit code {code}" if code >= 0 else f"signal {-code}")
+        return self._forget(task, code)
 
     def stop(self, task: Task) -> None:
         if process := self._processes.get(task.id):
             self._end_group(process)
-            process.wait(timeout=_STOP_SECONDS)
+            self._forget(task, process.wait(timeout=_STOP_SECONDS))
+
+    def _forget(self, task: Task, code: int) -> Stage:
+        stage = Stage("ended", code, f"exit code {code}" if code >= 0 else f"signal {-code}")
+        self._ended[task.id] = stage
+        del self._processes[task.id]
+        return stage
 
     def _end_group(self, process: "subprocess.Popen[bytes]") -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

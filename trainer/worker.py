@@ -12,7 +12,9 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from os import getpid
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -20,17 +22,19 @@ from typing import NamedTuple
 
 import msgspec
 
-from registry.client import Client, InvalidRequest, Refused, Unreachable, describe_base
-from registry.records import FaultKind, ProgressNote, TrainingJob, TrainingRecord, TrainingStatus
+from registry.client import Client, InvalidRequest, Refused, Unreachable
+from registry.records import ProgressNote, TrainingJob, TrainingRecord, TrainingStatus
 from trainer.faults import Fault, fault_of, fault_of_exit, system_error, user_error
 from trainer.launchers import CannotLaunch, Launcher, Task
 from trainer.recipe import Recipe, parse_recipe
+from trainer.shelf import digests_of, find_base
 from trainer.workspace import Ended, Order, Told, Workspace, read_whole, write_whole
 
 _IDLE_SECONDS, _LOOK_SECONDS = 1.0, 0.2
 _BEAT_SECONDS = 1.0  # how soon a pause or cancellation is noticed
 _PAUSE_SECONDS = 120.0  # for the step that a trainer is in, and its checkpoint
 _MOST_NOTES, _MOST_LOG = 500, 32_768
+_FIRST_PAUSE, _LONGEST_PAUSE, _MOST_TRIES = 1.0, 30.0, 20  # for the word of how a run ended
 
 
 class Result(NamedTuple):
@@ -62,12 +66,12 @@ class Reporter(NamedTuple):
 
 
 def work(client: Client, place: Workplace, report: Reporter, *, once: bool) -> int:
-    """Do runs until stopped, or until there are none left; how many were claimed."""
-    done, name = 0, f"{socket.gethostname()}-{getpid()}"
+    """Do runs of the bases that are here until stopped, or until there are none left; how many were claimed."""
+    done, claims = 0, _Claims(client, place, report)
     with _ending_on_sigterm():
         while True:
             try:
-                if job := client.claim_training(name):
+                if job := claims.next():
                     done += 1
                     do_run(client, place, job, report)
                     continue
@@ -80,6 +84,28 @@ def work(client: Client, place: Workplace, report: Reporter, *, once: bool) -> i
             time.sleep(_IDLE_SECONDS)
 
 
+class _Claims:
+    """Claims runs whose base is here, each base in its turn: no run fails for what another worker holds."""
+
+    def __init__(self, client: Client, place: Workplace, report: Reporter) -> None:
+        self._client, self._place, self._report = client, place, report
+        self._name = f"{socket.gethostname()}-{getpid()}"
+        self._last: str | None = None
+        self._said_none = False
+
+    def next(self) -> TrainingJob | None:
+        held = digests_of(self._place.bases)
+        if not held and not self._said_none:
+            self._report.stage(f"no base model under {', '.join(map(str, self._place.bases))}: no run can be claimed")
+        self._said_none = not held
+        turn = held.index(self._last) + 1 if self._last in held else 0
+        for base in [*held[turn:], *held[:turn]]:
+            if job := self._client.claim_training(self._name, base):
+                self._last = base
+                return job
+        return None
+
+
 def do_run(client: Client, place: Workplace, job: TrainingJob, report: Reporter) -> None:
     """One claimed run to its end, whatever that is: finished, failed with a reason, or left to whoever resumes it."""
     with Hold(client, job) as hold:
@@ -89,27 +115,50 @@ def do_run(client: Client, place: Workplace, job: TrainingJob, report: Reporter)
         except KeyboardInterrupt:
             attempt.stop(gently=True)
             with contextlib.suppress(Unreachable, Refused):
-                client.fail_training(
-                    job, FaultKind.SYSTEM_ERROR, "worker_stopped", "the worker was stopped", retry=True
-                )
+                _fail(client, job, system_error("worker_stopped", "the worker was stopped", retry=True))
             raise
+        except Exception as error:
+            if _is_about_the_worker(error):
+                attempt.stop(gently=False)
+                raise
+            # Of any other the run dies, not its worker: the next worker would die of the same.
+            traceback.print_exc()
+            with contextlib.suppress(Exception):
+                attempt.stop(gently=False)
+            fault = system_error("crashed", f"the worker met {type(error).__name__}: {error}; its output says where")
         except BaseException:
             attempt.stop(gently=False)
             raise
         if hold.lost:
             report.stage(f"{job.id}: paused, cancelled or taken over")
         elif fault is not None:
-            report.stage(f"{job.id}: {fault.error.message}")
-            with _refusals(hold):
-                client.fail_training(job, fault.error.kind, fault.error.code, fault.error.message, retry=fault.retry)
+            failed = fault
+            report.stage(f"{job.id}: {failed.error.message}")
+            if not attempt.insist(lambda: _fail(client, job, failed)) and not hold.lost:
+                report.stage(f"{job.id}: the registry could not be told; the next worker goes on with the run")
+
+
+def _fail(client: Client, job: TrainingJob, fault: Fault) -> None:
+    client.fail_training(job, fault.error.kind, fault.error.code, fault.error.message, retry=fault.retry)
+
+
+def _is_about_the_worker(error: Exception) -> bool:
+    """Its token, or a registry that cannot answer: not to be told of a run."""
+    return isinstance(error, Unreachable) or (
+        isinstance(error, Refused) and (error.status in (401, 403) or _passes(error))
+    )
 
 
 class Hold:
-    """The lease of a run, held by heartbeats from a thread of its own. `lost`: the registry refuses it."""
+    """The lease of a run, held by heartbeats from a thread of its own.
+
+    `lost`: the registry refuses it. `lapsed`: the registry has heard nothing for so long that it may be another's.
+    """
 
     def __init__(self, client: Client, job: TrainingJob) -> None:
         self._client, self._job = client, job
         self._stop, self._lost = threading.Event(), threading.Event()
+        self._held_at = time.monotonic()
         self._pause = min(_BEAT_SECONDS, job.lease_seconds / 3)
         self._thread = threading.Thread(target=self._beat, name="tunegate-heartbeat", daemon=True)
 
@@ -127,27 +176,43 @@ class Hold:
     def lost(self) -> bool:
         return self._lost.is_set()
 
+    @property
+    def lapsed(self) -> bool:
+        return time.monotonic() - self._held_at > self._job.lease_seconds
+
     def lose(self) -> None:
         self._lost.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it still holds after so long."""
+        return not self._lost.wait(seconds) and not self.lapsed
 
     def _beat(self) -> None:
         while not self._stop.wait(self._pause) and not self.lost:
             # Where the registry cannot be reached, work goes on: the fence decides in the end. What else it refuses,
             # the worker itself meets too, and ends by.
-            with contextlib.suppress(Unreachable, Refused), _refusals(self):
-                self._client.post_progress(self._job)
+            began = time.monotonic()
+            with contextlib.suppress(Refused):
+                if _went_through(self, lambda: self._client.post_progress(self._job)):
+                    self._held_at = began
 
 
-@contextlib.contextmanager
-def _refusals(hold: Hold) -> Iterator[None]:
-    """A refusal that means that the run is another's; what the registry cannot do just now is no refusal."""
+def _went_through(hold: Hold, call: Callable[[], object]) -> bool:
+    """Whether the registry took it. If not, the hold is lost where the run is another's, or it may take it later.
+
+    Raises Refused for what it will never take.
+    """
     try:
-        yield
+        call()
+    except Unreachable:
+        return False
     except Refused as error:
         if error.status in (404, 409):
             hold.lose()
         elif not _passes(error):
             raise
+        return False
+    return True
 
 
 def _passes(error: Refused) -> bool:
@@ -202,11 +267,24 @@ class _Attempt:
                 time.sleep(_LOOK_SECONDS)
         self._place.launcher.stop(self._task)
 
+    def insist(self, call: Callable[[], object]) -> bool:
+        """Have the registry take how the run ended, with all that was told before: tried while the lease holds."""
+        pause = _FIRST_PAUSE
+        for _ in range(_MOST_TRIES):
+            with contextlib.suppress(Refused):  # words that it will never take keep no run from its end
+                self._tell_news()
+            if not self._hold.lost and _went_through(self._hold, call):
+                return True
+            if not self._hold.wait(pause):
+                return False
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        return False
+
     # -- parts -----------------------------------------------------------------------------------------------------
 
     def _prepare(self, recipe: Recipe) -> Fault | None:
         space, job = self._space, self._job
-        base = self._find_base(recipe)
+        base = find_base(self._place.bases, job.base.digest, recipe.base)
         if base is None:
             searched = ", ".join(map(str, self._place.bases))
             return system_error(
@@ -223,15 +301,6 @@ class _Attempt:
             self._client.download(digest.removeprefix("sha256:"), path)
         self._order = Order(fence=job.fence, base=str(base))
         write_whole(space.order, self._order)
-        return None
-
-    def _find_base(self, recipe: Recipe) -> Path | None:
-        """The base of the adapter, by content: a name means another one on another machine."""
-        found = [one for folder in self._place.bases if folder.is_dir() for one in [folder, *sorted(folder.iterdir())]]
-        for one in sorted(found, key=lambda path: path.name != recipe.base):  # hashing takes a while: the likely first
-            with contextlib.suppress(InvalidRequest):
-                if describe_base(one).digest == self._job.base.digest:
-                    return one
         return None
 
     def _watched(self) -> Fault | str | None:
@@ -268,16 +337,17 @@ class _Attempt:
         self._tell_news()
         try:
             ref = self._place.publish(result)
-            self._client.finish_training(self._job, ref)
+            finished = self.insist(lambda: self._client.finish_training(self._job, ref))
         except InvalidRequest as error:
             return user_error("version_refused", str(error))
         except Refused as error:
-            if error.code == "stale_lease":
-                self._hold.lose()
-                return None
             if _passes(error):
                 return system_error("registry_failed", str(error), retry=True)
             return user_error("version_refused", f"the registry refuses the adapter: {error}")
+        if not finished:
+            if not self._hold.lost:
+                self._report.stage(f"{self._job.id}: {ref} could not be told; the next worker finishes the run")
+            return None
         self._report.stage(f"{self._job.id}: finished as {ref}")
         shutil.rmtree(self._space.root, ignore_errors=True)
         return None
@@ -314,10 +384,8 @@ class _Attempt:
             self._text_at, self._text = self._log.read(_MOST_LOG)
         while (self._waiting or self._text) and not self._hold.lost:
             notes = self._waiting[:_MOST_NOTES]
-            try:
-                with _refusals(self._hold):
-                    self._client.post_progress(self._job, notes, self._text, self._text_at)
-            except Unreachable:
+            text, at = self._text, self._text_at
+            if not _went_through(self._hold, partial(self._client.post_progress, self._job, notes, text, at)):
                 del self._waiting[:-20_000]
                 return
             del self._waiting[: len(notes)]

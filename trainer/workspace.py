@@ -15,6 +15,8 @@ import msgspec
 from registry.records import StepProgress, TrainingError
 
 T = TypeVar("T")
+# What a file of data may be by its suffix; a recipe may name anything.
+_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,8 +67,13 @@ class Workspace(NamedTuple):
         return self.root / "lock"
 
     def data(self, named: str) -> Path:
-        """Where the data lie; `named`: the file that the recipe names, whose suffix says what it is."""
-        return self.root / f"data{PurePosixPath(named).suffix}"
+        """Where the data lie; `named`: the file that the recipe names, whose suffix says what it is.
+
+        >>> Workspace(Path("r")).data("d.CSV").name, Workspace(Path("r")).data("d.\\0").name
+        ('data.csv', 'data')
+        """
+        suffix = PurePosixPath(named).suffix.lower()
+        return self.root / f"data{suffix if suffix in _SUFFIXES else ''}"
 
     def told(self, fence: int) -> Path:
         return self.root / f"told-{fence}.jsonl"

@@ -6,7 +6,8 @@ from typing import Any
 from litestar import Controller, Response, get, post
 from litestar.params import FromPath, JSONBody
 
-from registry.api.door import AnyRequest, allowed, ask, run
+from registry.api.door import AnyRequest, allowed, ask, principal_of, run
+from registry.api.trainings import run_whole
 from registry.commands import jobs, trainings
 from registry.commands.context import Context
 from registry.errors import NotFound
@@ -22,7 +23,8 @@ class Jobs(Controller):
 
     @post("/v1/jobs/claim", opt=allowed(*WORKERS))
     async def claim(self, request: AnyRequest, data: JSONBody[ClaimJob]) -> Response[Any]:
-        return await run(request, partial(jobs.claim, request=data))
+        by_role = run_whole if principal_of(request).role is Role.TRAINER else run
+        return await by_role(request, partial(jobs.claim, request=data))
 
     @post("/v1/jobs/{job_id:str}/heartbeat", opt=allowed(*WORKERS))
     async def heartbeat(self, request: AnyRequest, job_id: FromPath[str], data: JSONBody[Lease]) -> Response[Any]:
@@ -39,7 +41,7 @@ class Jobs(Controller):
     @post("/v1/jobs/{job_id:str}/progress", opt=allowed(Role.TRAINER))
     async def progress(self, request: AnyRequest, job_id: FromPath[str], data: JSONBody[PostProgress]) -> Response[Any]:
         """What a training run's worker tells; 409 once the run was paused, cancelled or taken over."""
-        return await run(request, partial(trainings.progress, id_=job_id, request=data))
+        return Response(await ask(request, partial(trainings.progress, id_=job_id, request=data)), status_code=200)
 
     @post("/v1/jobs/{job_id:str}/finish", opt=allowed(Role.TRAINER))
     async def finish(self, request: AnyRequest, job_id: FromPath[str], data: JSONBody[FinishTraining]) -> Response[Any]:

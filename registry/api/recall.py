@@ -85,6 +85,9 @@ class Answers:
     def _done(self, key: Hashable, making: _Making) -> None:
         if self._making.get(key) is making:
             del self._making[key]
+        # Whoever asked may have hung up; an error that nobody has looked at would be told of as a defect.
+        if not making.answer.cancelled():
+            making.answer.exception()
 
 
 async def poll(request: AnyRequest, question: Question) -> Response[Any]:

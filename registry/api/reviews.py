@@ -58,6 +58,7 @@ class Reviews(Controller):
         registry: Registry = request.app.state.registry
         comment = None
         if data.comment:
+            await ask(request, partial(review.require_own, assignment_id=assignment))
             text = data.comment.encode()
             comment = await in_thread(request, lambda: registry.blobs.put(text))
         command = partial(review.rate, assignment_id=assignment, rating=data, comment_sha256=comment)

@@ -12,10 +12,10 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import Stream
 
 from registry.api.cursor import read_cursor, read_number, write_cursor
-from registry.api.door import AnyRequest, allowed, ask, run
+from registry.api.door import AnyRequest, allowed, ask, in_thread, run
 from registry.api.params import Cursor, Limit
 from registry.commands import trainings
-from registry.commands.context import Context
+from registry.commands.context import Command, Context
 from registry.records import CreateTraining, Page, Role, StepProgress, TrainingEvent, TrainingInfo, TrainingStatus
 from registry.registry import Registry
 from registry.storage.progress import BEGINNING, Place
@@ -40,7 +40,8 @@ class Trainings(Controller):
     @post("/v1/trainings", opt=allowed(*SUBMITTERS))
     async def submit(self, request: AnyRequest, data: JSONBody[CreateTraining]) -> Response[Any]:
         """201 for a new run, 200 for one that was submitted before: its id follows from adapter, recipe and data."""
-        return await run(request, partial(trainings.submit, request=data))
+        await in_thread(request, partial(trainings.check_recipe, data))
+        return await run_whole(request, partial(trainings.submit, request=data))
 
     @get("/v1/trainings", opt=allowed(*READERS))
     async def list_trainings(
@@ -103,15 +104,29 @@ class Trainings(Controller):
 
     @post("/v1/trainings/{training:str}/cancel", opt=allowed(*SUBMITTERS), status_code=200)
     async def cancel(self, request: AnyRequest, training: FromPath[str]) -> Response[Any]:
-        return await run(request, partial(trainings.cancel, id_=training))
+        return await run_whole(request, partial(trainings.cancel, id_=training))
 
     @post("/v1/trainings/{training:str}/pause", opt=allowed(*SUBMITTERS), status_code=200)
     async def pause(self, request: AnyRequest, training: FromPath[str]) -> Response[Any]:
-        return await run(request, partial(trainings.pause, id_=training))
+        return await run_whole(request, partial(trainings.pause, id_=training))
 
     @post("/v1/trainings/{training:str}/resume", opt=allowed(*SUBMITTERS), status_code=200)
     async def resume(self, request: AnyRequest, training: FromPath[str]) -> Response[Any]:
-        return await run(request, partial(trainings.resume, id_=training))
+        return await run_whole(request, partial(trainings.resume, id_=training))
+
+
+async def run_whole(request: AnyRequest, command: Command) -> Response[Any]:
+    """Run a command about a run. Its answer is remembered without the recipe; a repeated one is given it again."""
+    response = await run(request, command)
+    if response.status_code == 204 or "Idempotency-Replayed" not in response.headers:
+        return response
+    told = msgspec.json.decode(response.content)
+
+    def recipe(context: Context) -> str:
+        return trainings.find_training(context, told["id"]).recipe
+
+    content = msgspec.json.encode({**told, "recipe": await ask(request, recipe)})
+    return Response(content, status_code=response.status_code, media_type="application/json", headers=response.headers)
 
 
 def curve(events: list[TrainingEvent]) -> list[StepProgress]:

@@ -21,11 +21,12 @@ from registry.records import (
     CRITERIA,
     Adjudication,
     Campaign,
-    ItemKind,
     ItemRating,
     ReviewedItem,
     ReviewerProgress,
+    ReviewFacts,
     ReviewResult,
+    Role,
     SealCampaign,
     State,
     Status,
@@ -61,28 +62,27 @@ def describe(context: Context, adapter: str, number: int) -> Campaign:
     """How far a campaign is. Until it is sealed nothing in it tells what anyone said, nor whether it counts."""
     stored, campaign = find_campaign(context, adapter, number)
     kinds = {one.item: one.kind for one in context.view.campaign_items(campaign.id)}
-    planned = plan.Items.of(rule_of(context.view, campaign), kinds)
+    rule = rule_of(context.view, campaign)
+    planned = plan.Items.of(rule, kinds)
     by_person: dict[str, list[StoredAssignment]] = {}
     for one in context.view.assignments(campaign.id):
         by_person.setdefault(one.person, []).append(one)
-    counted = _counted(context, stored, campaign) if campaign.sealed_at else None
+    found = reviewed(context.view, stored)
+    counted = count(Facts(rule, found.facts or ReviewFacts()), found.rows)
+    # Whoever submits need not know whose judgement it is that is waited for.
+    named = {} if context.principal.role is Role.CI else by_person
     return Campaign(
         id=campaign.id,
         ref=stored.ref,
         items=len(kinds),
         reviewers=campaign.reviewers,
-        complete=sum(_is_finished(planned, kinds, own) for own in by_person.values()),
+        complete=counted.finished,
         opened_at=campaign.opened_at,
         root=campaign.root,
-        progress=[_progress(planned, person, own) for person, own in sorted(by_person.items())],
-        disputes=len(counted.disputed) if counted else 0,
+        progress=[_progress(planned, person, own) for person, own in sorted(named.items())],
+        disputes=len(counted.disputed) if campaign.sealed_at else 0,
         sealed_at=campaign.sealed_at,
     )
-
-
-def _is_finished(planned: plan.Items, kinds: Mapping[str, ItemKind], own: Sequence[StoredAssignment]) -> bool:
-    rated = sum(one.state == "rated" and kinds[one.item] is ItemKind.CANDIDATE for one in own)
-    return rated >= planned.outputs
 
 
 def _progress(planned: plan.Items, person: str, own: Sequence[StoredAssignment]) -> ReviewerProgress:
@@ -110,15 +110,15 @@ def seal(context: Context, adapter: str, number: int, request: SealCampaign) -> 
 
 
 def sealed_by_quota(
-    context: Context, stored: StoredVersion, campaign: StoredCampaign, rating: StoredRating
+    context: Context, stored: StoredVersion, campaign: StoredCampaign, new: Sequence[StoredRating] = ()
 ) -> list[AnyEvent]:
-    """What follows if, with a rating that is about to be recorded, enough people's ratings count; else nothing."""
-    found = reviewed(context.view, stored, [rating], sealed=True)
+    """What follows if, with the ratings that are about to be recorded, enough people's count; else nothing."""
+    found = reviewed(context.view, stored, new, sealed=True)
     assert found.facts is not None
     rule = rule_of(context.view, campaign)
     if len(count(Facts(rule, found.facts), found.rows).people) < rule.reviewers:
         return []
-    return _sealed(context, stored, campaign, [rating], found, None)
+    return _sealed(context, stored, campaign, new, found, None)
 
 
 def _sealed(
@@ -201,7 +201,7 @@ def _shown_whole(
     subject = item.subject if item.number == stored.number else f"{stored.adapter}/{item.number}"
     kept = set(counted.rows)
     ratings = [
-        _item_rating(context, one, history[one.id], row_of(item, one, history[one.id][-1]) in kept)
+        _item_rating(context, one, history[one.id], row_of(item, one, history[one.id]) in kept)
         for one in assignments
         if one.id in history
     ]

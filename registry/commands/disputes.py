@@ -13,7 +13,7 @@ from registry.events import DisputeAdjudicated
 from registry.records import Adjudicate, Adjudication, Dispute
 from registry.review import campaign as plan
 from registry.review.counting import Facts, count, is_veto
-from registry.review.standing import Doings, bars
+from registry.review.standing import Doings, is_uninvolved
 from registry.storage.views import StoredCampaign, StoredVersion
 
 
@@ -77,4 +77,4 @@ def _is_uninvolved(context: Context, stored: StoredVersion, campaign: StoredCamp
     if not context.principal.may_see(campaign.adapter) or context.view.ratings(campaign.id, person):
         return False
     records = [one for one in context.view.reviewers(campaign.adapter) if one.person == person]
-    return not bars(opening_of(context.view, stored, campaign), Doings(person, context.now, context.now, records))
+    return is_uninvolved(opening_of(context.view, stored, campaign), Doings(person, [context.now], records))

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from registry.commands.campaigns import gold_items
 from registry.commands.context import Context
+from registry.commands.reviewed import weights_of
 from registry.events import CampaignItem, CampaignOpened
+from registry.names import digest_of
 from registry.records import ItemRow, Policy
 from registry.review import campaign as plan
 from registry.storage.views import StoredVersion
@@ -15,11 +17,16 @@ def opened(context: Context, stored: StoredVersion, rows: Sequence[ItemRow]) -> 
     assert stored.policy is not None and stored.evidence_digest is not None
     policy = context.view.policy(stored.policy)
     material = _material(context, stored, policy, rows)
+    id_ = plan.campaign_id(stored.adapter, stored.digest, stored.policy)
     items: list[CampaignItem] = plan.compose(
-        policy.review, material, context.services.draw_secret, stored.digest, stored.evidence_digest
+        policy.review,
+        material,
+        context.services.draw_secret,
+        _seed(stored),
+        plan.Binding(stored.digest, stored.evidence_digest, id_),
     )
     return CampaignOpened(
-        id=plan.campaign_id(stored.adapter, stored.digest, stored.policy),
+        id=id_,
         adapter=stored.adapter,
         number=stored.number,
         policy=stored.policy,
@@ -28,6 +35,12 @@ def opened(context: Context, stored: StoredVersion, rows: Sequence[ItemRow]) -> 
         items=items,
         root=plan.root(item.hash for item in items),
     )
+
+
+def _seed(stored: StoredVersion) -> str:
+    """Equal for the same weights with the same configuration: no other file makes the draw a new one."""
+    weights = weights_of(stored)
+    return digest_of(weights) if weights else stored.digest
 
 
 def _material(context: Context, stored: StoredVersion, policy: Policy, rows: Sequence[ItemRow]) -> plan.Material:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 class Leases:
-    """Deadlines by job id. The lock protects the table from heartbeats, which do not pass through the writer."""
+    """Deadlines by job id. The lock is for what workers tell of runs, which does not pass through the writer."""
 
     def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
         self.seconds = seconds

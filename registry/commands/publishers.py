@@ -27,6 +27,11 @@ from registry.storage.views import StoredPublisher, StoredToken
 MINTED_SECONDS = 900
 MOST_PUBLISHERS = 50  # of one project: a mint looks at all that its token may be meant for
 _MOST_SUBJECT = 500
+# The same for everyone whose token no issuer is known to have signed: who is trusted for what is told to nobody else.
+_REFUSED = (
+    "no publisher accepts this token: either none is registered for its issuer, scope, audience, claims and times, or "
+    "no key of the issuer signed it; an admin compares it with `tunegate publisher list`"
+)
 
 
 class Accepted(NamedTuple):
@@ -102,17 +107,8 @@ def remove(context: Context, id_: str) -> Outcome:
 
 
 def meant(context: Context, issuer: str, scope: str | None) -> list[StoredPublisher]:
-    """The publishers that a token of this issuer may be exchanged by: where a scope is named, none but that scope's.
-
-    Raises Unauthenticated where there is none.
-    """
-    of_issuer = context.view.publishers(issuer)
-    found = [one for one in of_issuer if scope in (None, one.scope)]
-    if not of_issuer:
-        raise Unauthenticated(f"no publisher is registered for issuer {issuer[:200]!r}; an admin adds one")
-    if not found:
-        raise Unauthenticated(f"no publisher of {issuer[:200]} accepts tokens for {scope!r}; an admin adds one")
-    return found
+    """The publishers that a token of this issuer may be exchanged by: where a scope is named, none but that scope's."""
+    return [one for one in context.view.publishers(issuer) if scope in (None, one.scope)]
 
 
 def may_accept(publisher: StoredPublisher, shown: Shown, now: datetime) -> bool:
@@ -131,24 +127,22 @@ def accept(shown: Shown, candidates: Sequence[tuple[StoredPublisher, Sequence[Jw
     """The one publisher, of those that a token is meant for, that accepts it.
 
     Each comes with its keys, or None where nobody asked for them. Raises Unauthenticated where none accepts it, saying
-    why to whom the issuer knows, and Conflict where several do.
+    why to whom the issuer knows and to others one thing only, and Conflict where several do.
     """
-    refusals = [
-        Unauthenticated(
-            f"no publisher of {shown.issuer[:200]} accepts what this token says; compare its audience, claims and "
-            "times with those that `tunegate publisher list` shows an admin"
-        )
-    ]
+    refusal = Unauthenticated(_REFUSED)
     accepted: list[Accepted] = []
     for publisher, keys in candidates:
         if keys is None:
             continue
         try:
             claims = check_signature(shown, keys)
+        except Unauthenticated:
+            continue
+        try:
             check_claims(claims, issuer=publisher.issuer, audience=publisher.audience, now=now)
             _require(publisher, claims)
         except Unauthenticated as error:
-            refusals.append(error)
+            refusal = error
             continue
         identity = token_identity(publisher.issuer, claims["jti"])
         subject = str(claims.get("sub", ""))[:_MOST_SUBJECT]
@@ -156,7 +150,7 @@ def accept(shown: Shown, candidates: Sequence[tuple[StoredPublisher, Sequence[Jw
     if len(accepted) > 1:
         raise Conflict("several publishers accept this token; say with `scope` which adapter or namespace is meant")
     if not accepted:
-        raise refusals[-1]
+        raise refusal
     return accepted[0]
 
 

@@ -4,11 +4,13 @@ Nothing that is answered here depends on anybody else's ratings, on what kind an
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
 
+from registry.access import Principal
 from registry.commands.campaigns import comment_of, sealed_by_quota, texts_of
 from registry.commands.context import Context, Outcome
 from registry.commands.reviewed import opening_of, row_of, rule_of
@@ -19,10 +21,10 @@ from registry.records import (
     Assignment,
     AssignmentInfo,
     Channel,
-    ItemKind,
     Rating,
     ReviewProgress,
     ReviewRule,
+    Role,
     Skip,
     State,
 )
@@ -30,6 +32,9 @@ from registry.review import campaign as plan
 from registry.review.counting import row_bar
 from registry.review.standing import LATE_REVIEWER, Doings, bars
 from registry.storage.views import StoredAssignment, StoredCampaign, StoredItem, StoredRating, StoredVersion
+
+# Roles that are shown of a review, or of the version under review, what is kept from whoever rates it.
+_BEHIND = frozenset({Role.ADMIN, Role.AUDITOR, Role.RELEASE_MANAGER, Role.EVALUATOR})
 
 
 def next_assignment(context: Context) -> Outcome:
@@ -91,15 +96,12 @@ def rate(
         discuss=rating.discuss,
         channel=Channel.CSV if channel is Channel.API and assignment.batch is not None else channel,
         # A correction is no slower reading: the first rating's time stays.
-        seconds=earlier[0].seconds if earlier else _seconds(context.time, assignment),
+        seconds=earlier[0].seconds if earlier else _seconds(context.time, assignment, desk.ratings),
     )
     known = {**msgspec.structs.asdict(recorded), "revision": len(earlier) + 1, "rated_at": context.now, "seq": 0}
     new = StoredRating(**known)
     after = desk.rated(assignment, new)
-    events: list[AnyEvent] = [recorded]
-    if after.waiting is None and _next_item(context, after) is None:
-        events += sealed_by_quota(context, desk.stored, desk.campaign, new)
-    return Outcome(after.progress, events)
+    return Outcome(after.progress, [recorded, *_sealed_if_through(context, after, [new])])
 
 
 def skip(context: Context, assignment_id: str, request: Skip) -> Outcome:
@@ -111,7 +113,15 @@ def skip(context: Context, assignment_id: str, request: Skip) -> Outcome:
     if desk.progress.skipped >= most:
         raise Conflict(f"{most} of {desk.items.total} items were skipped already, which is as many as may be; rate it")
     after = desk._replace(own=[one._replace(state="skipped") if one == assignment else one for one in desk.own])
-    return Outcome(after.progress, [AssignmentSkipped(id=assignment.id, reason=request.reason)])
+    skipped = AssignmentSkipped(id=assignment.id, reason=request.reason)
+    return Outcome(after.progress, [skipped, *_sealed_if_through(context, after)])
+
+
+def _sealed_if_through(context: Context, after: "_Desk", new: Sequence[StoredRating] = ()) -> list[AnyEvent]:
+    """The seal, where a person has said the last that they can say, and with it the quota is complete."""
+    if after.waiting is not None or _next_item(context, after) is not None:
+        return []
+    return sealed_by_quota(context, after.stored, after.campaign, new)
 
 
 def progress(context: Context) -> ReviewProgress:
@@ -139,6 +149,11 @@ def assignment(context: Context, assignment_id: str) -> Assignment:
     shown = _shown(context, desk, found)
     said = [one for one in desk.ratings if one.assignment == assignment_id]
     return msgspec.structs.replace(shown, rating=_said(context, said[-1]) if said else None)
+
+
+def require_own(context: Context, assignment_id: str) -> None:
+    """NotFound unless the assignment is this person's, so that nothing is stored for one that is not."""
+    _own(context, assignment_id, closed_too=True)
 
 
 def _said(context: Context, rating: StoredRating) -> Rating:
@@ -172,13 +187,16 @@ class _Desk(NamedTuple):
 
     @property
     def wanting(self) -> int:
-        """How many outputs are missing beside those that were issued: of all, less the open ones and what can count."""
+        """How many spares are missing: one for each item that was skipped, or rated so that it cannot count.
+
+        Whatever its kind, since who sees their total rise would know the kind by it.
+        """
         by_id = {one.id: one for one in self.own}
         last = {one.assignment: one for one in self.ratings}
-        rows = [row_of(self.stored_items[by_id[id_].item], by_id[id_], one) for id_, one in last.items()]
-        good = sum(row.kind is ItemKind.CANDIDATE and row_bar(self.rule, row) is None for row in rows)
-        still = sum(one.state == "open" and self._kind(one) is ItemKind.CANDIDATE for one in self.own)
-        return self.items.outputs - good - still
+        rows = [row_of(self.stored_items[by_id[id_].item], by_id[id_], [one]) for id_, one in last.items()]
+        barred = sum(row_bar(self.rule, row) is not None for row in rows)
+        skipped = sum(one.state == "skipped" for one in self.own)
+        return self.items.total + barred + skipped - len(self.own)
 
     @property
     def progress(self) -> ReviewProgress:
@@ -196,9 +214,6 @@ class _Desk(NamedTuple):
         pool = [*self.items.spares, *(self.items.core if self.items.shared_out else ())]
         return sum(item not in seen for item in pool)
 
-    def _kind(self, one: StoredAssignment) -> ItemKind:
-        return self.stored_items[one.item].kind
-
     def with_(self, issued: StoredAssignment) -> "_Desk":
         return self._replace(own=[*self.own, issued])
 
@@ -215,10 +230,12 @@ def _desk(context: Context, campaign: StoredCampaign) -> _Desk | None:
     """None where the campaign is over, or this person's ratings could not count in it whatever they rated."""
     if campaign.sealed_at is not None or not context.principal.may_see(campaign.adapter):
         return None
+    if _looks_behind(context, campaign.adapter):
+        return None
     desk = _desk_of(context, campaign)
     records = [one for one in context.view.reviewers(campaign.adapter) if one.person == desk.person]
     opening = opening_of(context.view, desk.stored, campaign)
-    barred = bars(opening, Doings(desk.person, context.now, context.now, records))
+    barred = bars(opening, Doings(desk.person, [context.now], records))
     # Who was vouched for too late is counted out at the seal, as everything that could be bent meanwhile.
     return None if set(barred) - {LATE_REVIEWER} else desk
 
@@ -249,7 +266,23 @@ def _own(context: Context, id_: str, *, closed_too: bool = False) -> tuple[_Desk
     desk = _desk_of(context, campaign)
     if not closed_too and (campaign.sealed_at is not None or desk.stored.state is not State.IN_REVIEW):
         raise Conflict("this review is closed: its result is decided; ask for the next item")
+    if not closed_too and _looks_behind(context, campaign.adapter):
+        raise Conflict(
+            f"{found.person} holds a token that shows what is kept from reviewers; "
+            "use a person who does not look behind the review"
+        )
     return desk, found
+
+
+def _looks_behind(context: Context, adapter: str) -> bool:
+    """Whether this person may see, with a token of another role, what is kept from them while they rate."""
+    return any(
+        one.role in _BEHIND
+        and one.revoked_at is None
+        and datetime.fromisoformat(one.expires_at) > context.time
+        and Principal(one.id, one.person, one.role, one.scope).may_see(adapter)
+        for one in context.view.tokens_of(context.principal.person)
+    )
 
 
 def _next_item(context: Context, desk: _Desk) -> str | None:
@@ -291,8 +324,9 @@ def _shown(context: Context, desk: _Desk, one: StoredAssignment) -> Assignment:
     if texts is None:
         raise Conflict("the output to rate was erased; ask the release manager to close this campaign")
     item, version = desk.stored_items[one.item], desk.stored
-    bound = plan.item_hash(version.digest, version.evidence_digest or "", item.item, *texts)
-    if bound != item.hash:
+    salt = plan.item_salt(item.item, context.services.draw_secret, desk.campaign.id)
+    bound = [plan.item_hash(version.digest, version.evidence_digest or "", item.item, *texts, s) for s in (salt, "")]
+    if item.hash not in bound:
         raise Conflict(
             "the output to rate is not the one that was drawn; ask the release manager to close this campaign"
         )
@@ -307,6 +341,9 @@ def _shown(context: Context, desk: _Desk, one: StoredAssignment) -> Assignment:
     )
 
 
-def _seconds(now: datetime, assignment: StoredAssignment) -> float:
+def _seconds(now: datetime, assignment: StoredAssignment, before: Sequence[StoredRating]) -> float:
+    """How long this item can have been read: its share of the time since it was issued with others, or, where that is
+    more, the time since this person's rating before it."""
     shown = datetime.fromisoformat(assignment.issued_at)
-    return round((now - shown).total_seconds() / (assignment.batch or 1), 3)
+    free = max([shown, *(datetime.fromisoformat(one.rated_at) for one in before[-1:])])
+    return round(max((now - free).total_seconds(), (now - shown).total_seconds() / (assignment.batch or 1)), 3)

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from registry.inspection.adapter import CONFIG, WEIGHTS
 from registry.names import canonical
-from registry.records import CRITERIA, Adjudication, ItemKind, RatingRow, ReviewFacts, ReviewRule, State
+from registry.records import CRITERIA, Adjudication, ItemKind, RatingRow, ReviewerInfo, ReviewFacts, ReviewRule, State
 from registry.review import campaign as plan
-from registry.review.standing import Doings, Opening, bars
+from registry.review.standing import Doings, Opening, bars, lapsed
 from registry.storage.views import StoredAssignment, StoredCampaign, StoredItem, StoredRating, StoredVersion, View
 
 
@@ -45,32 +46,50 @@ def reviewed(
     items = {one.item: one for one in view.campaign_items(campaign.id)}
     assignments = {one.id: one for one in view.assignments(campaign.id)}
     ratings = [*view.ratings(campaign.id), *and_also]
-    rows = rows_of(items, assignments, ratings)
+    records = _records(view, stored)
+    rows = rows_of(items, assignments, ratings, opening_of(view, stored, campaign), records)
     if campaign.sealed_at is None and stored.state is not State.IN_REVIEW and _is_older(items.values()):
         return Reviewed(rows, None)
     facts = ReviewFacts(
         sealed=sealed or campaign.sealed_at is not None,
         gold=sum(one.kind is ItemKind.GOLD for one in items.values()),
-        barred=_barred(view, stored, campaign, assignments, ratings),
+        gold_low=sum(one.expect is not None and plan.must_be_low(one.expect) for one in items.values()),
+        barred=_barred(view, stored, campaign, assignments, ratings, records),
         adjudications=[*view.adjudications(campaign.id), *([ruling] if ruling else [])],
+        earlier=_rejected_before(view, stored),
     )
     return Reviewed(rows, facts)
 
 
 def rows_of(
-    items: dict[str, StoredItem], assignments: dict[str, StoredAssignment], ratings: Iterable[StoredRating]
+    items: dict[str, StoredItem],
+    assignments: dict[str, StoredAssignment],
+    ratings: Iterable[StoredRating],
+    opening: Opening,
+    records: dict[str, list[ReviewerInfo]],
 ) -> list[RatingRow]:
     """The rating that stands of each assignment, as the rules see it, by person and item."""
-    last = {one.assignment: one for one in ratings}  # the later take the place of the earlier
-    rows = [row_of(items[assignments[id_].item], assignments[id_], rating) for id_, rating in last.items()]
+    history: dict[str, list[StoredRating]] = {}
+    for one in ratings:
+        history.setdefault(one.assignment, []).append(one)
+    rows = []
+    for id_, said in history.items():
+        row = row_of(items[assignments[id_].item], assignments[id_], said)
+        late = any(lapsed(opening, records.get(row.person, []), one.rated_at) for one in said)
+        rows.append(msgspec.structs.replace(row, lapsed=late))
     return sorted(rows, key=lambda row: (row.person, row.item, row.kind))
 
 
-def row_of(item: StoredItem, assignment: StoredAssignment, rating: StoredRating) -> RatingRow:
+def row_of(item: StoredItem, assignment: StoredAssignment, said: Sequence[StoredRating]) -> RatingRow:
+    """said: all ratings of the assignment, oldest first. What tells whether a person reads is taken from the first:
+    otherwise who learns of a failure, be it from a seal that does not come, could mend it."""
+    rating = said[-1]
+    first, last = ([getattr(one, name) for name in CRITERIA] for one in (said[0], rating))
     row = RatingRow(
         person=assignment.person,
         item=plan.prompt_of(item.item, item.kind),
-        **{name: getattr(rating, name) for name in CRITERIA},
+        **dict(zip(CRITERIA, last, strict=True)),
+        first=(first[0], first[1], first[2], first[3]) if first != last else None,
         hallucination=rating.hallucination,
         unsafe=rating.unsafe,
         kind=item.kind,
@@ -81,7 +100,11 @@ def row_of(item: StoredItem, assignment: StoredAssignment, rating: StoredRating)
     )
     if item.expect is None:
         return row
-    return msgspec.structs.replace(row, gold_passed=plan.gold_passed(item.expect, row))
+    return msgspec.structs.replace(
+        row,
+        gold_passed=plan.gold_passed(item.expect, dict(zip(CRITERIA, first, strict=True))),
+        gold_low=plan.must_be_low(item.expect),
+    )
 
 
 def leaf(assignment: StoredAssignment, rating: StoredRating) -> str:
@@ -100,6 +123,18 @@ def rating_root(assignments: Iterable[StoredAssignment], ratings: Iterable[Store
     return plan.root(leaf(known[one.assignment], one) for one in ratings)
 
 
+def weights_of(stored: StoredVersion) -> list[str]:
+    """The digests of what makes an adapter behave as it does; none where a version has not both files."""
+    found = [one.sha256 for one in stored.files if one.path in (CONFIG, WEIGHTS)]
+    return sorted(found) if len(found) == 2 else []
+
+
+def _rejected_before(view: View, stored: StoredVersion) -> list[str]:
+    weights = weights_of(stored)
+    numbers = view.rejected_before(stored.adapter, stored.number, weights) if weights else []
+    return [f"{stored.adapter}/{number}" for number in numbers]
+
+
 def rule_of(view: View, campaign: StoredCampaign) -> ReviewRule:
     return view.policy(campaign.policy).review
 
@@ -110,6 +145,7 @@ def _barred(
     campaign: StoredCampaign,
     assignments: dict[str, StoredAssignment],
     ratings: Sequence[StoredRating],
+    records: dict[str, list[ReviewerInfo]],
 ) -> dict[str, list[str]]:
     """The rules by which people cannot count, of those who rated."""
     when: dict[str, list[str]] = {}
@@ -118,12 +154,16 @@ def _barred(
     for adjudication in view.adjudications(campaign.id):
         when.setdefault(adjudication.person, [campaign.sealed_at or campaign.opened_at])
     opening = opening_of(view, stored, campaign)
-    records = view.reviewers(stored.adapter)
-    found = {
-        person: bars(opening, Doings(person, min(at), max(at), [one for one in records if one.person == person]))
-        for person, at in sorted(when.items())
-    }
+    found = {person: bars(opening, Doings(person, at, records.get(person, []))) for person, at in sorted(when.items())}
     return {person: rules for person, rules in found.items() if rules}
+
+
+def _records(view: View, stored: StoredVersion) -> dict[str, list[ReviewerInfo]]:
+    """What is said of people's standing for this adapter, by person."""
+    records: dict[str, list[ReviewerInfo]] = {}
+    for one in view.reviewers(stored.adapter):
+        records.setdefault(one.person, []).append(one)
+    return records
 
 
 def opening_of(view: View, stored: StoredVersion, campaign: StoredCampaign) -> Opening:

@@ -4,9 +4,12 @@ The id of a run follows from its adapter, recipe and data, so that the same subm
 journal is what happened to a run; how far it is stands in files of its own (`registry.storage.progress`).
 """
 
+import re
 import tomllib
 from collections.abc import Iterator
 from typing import Any
+
+import msgspec
 
 from registry.access import may_know_blob
 from registry.commands.adapters import find_adapter
@@ -22,7 +25,7 @@ from registry.events import (
     TrainingResumed,
     TrainingSubmitted,
 )
-from registry.names import parse_reference, sha256_hex
+from registry.names import parse_reference, project_of, sha256_hex
 from registry.records import (
     ClaimJob,
     CreateTraining,
@@ -36,27 +39,42 @@ from registry.records import (
     TrainingEvent,
     TrainingInfo,
     TrainingJob,
+    TrainingRecord,
     TrainingStatus,
 )
 from registry.storage.progress import BEGINNING, Place, ToldLine
-from registry.storage.views import StoredTraining
+from registry.storage.views import StoredTraining, StoredVersion
 
 KIND = "training"
 # A worker that dies costs no more than the steps since the last checkpoint; a run that kills every worker ends here.
 MOST_ATTEMPTS = 10
+MOST_UNFINISHED = 200  # of one project, the paused ones among them
 _OPEN = (TrainingStatus.QUEUED, TrainingStatus.RUNNING)
 _RESUMABLE = (TrainingStatus.PAUSED, TrainingStatus.FAILED, TrainingStatus.CANCELLED)
 _HELD_OUT = ("suite", "items")
+# tomllib takes time with the square of a dotted key's parts, and recurses into what is nested.
+_MOST_PARTS, _MOST_DEPTH = 8, 20
+# Texts, an unfinished one to its end; comments; and whatever nests, or begins or goes on with a key. Each match is
+# final, so that the scan takes one pass.
+_TOKENS = re.compile(
+    r'''"""(?:\\.|(?!""")[^\\])*(?:""")?|'{3}(?:(?!'{3}).)*(?:'{3})?'''
+    r"""|"(?:\\[^\n]|[^"\\\n])*"?|'[^'\n]*'?|\#[^\n]*|[\[\]{}.,=\n]""",
+    re.DOTALL,
+)
 
 
 # -- who submits and follows ---------------------------------------------------------------------------------------
 
 
-def submit(context: Context, request: CreateTraining) -> Outcome:
-    """Queue a run; 200 and the run as it stands if it was submitted before."""
-    adapter = find_adapter(context, request.adapter)
+def check_recipe(request: CreateTraining) -> None:
+    """InvalidRequest for a recipe that cannot be run. Comes before `submit`, off the writer's thread."""
     if problems := list(_recipe_problems(request)):
         raise InvalidRequest("the training cannot be run: " + "; ".join(problems), problems)
+
+
+def submit(context: Context, request: CreateTraining) -> Outcome:
+    """Queue a run whose recipe was checked; 200 and the run as it stands if it was submitted before."""
+    adapter = find_adapter(context, request.adapter)
     parts = (adapter.name, sha256_hex(request.recipe.encode()), request.dataset, request.replay or "")
     id_ = sha256_hex(f"training {' '.join(parts)}".encode())[:32]
     if known := context.view.training(id_):
@@ -65,6 +83,7 @@ def submit(context: Context, request: CreateTraining) -> Outcome:
         raise InvalidRequest(
             f"the data {', '.join(missing)} are not stored here; upload them first with PUT /v1/blobs/sha256:…", missing
         )
+    _require_room(context, adapter.name)
     event = TrainingSubmitted(
         id=id_,
         adapter=adapter.name,
@@ -93,7 +112,7 @@ def submit(context: Context, request: CreateTraining) -> Outcome:
         version=None,
         seq=0,
     )
-    return Outcome(describe(context, stored), [event], 201)
+    return _answered(describe(context, stored), [event], 201)
 
 
 def pause(context: Context, id_: str) -> Outcome:
@@ -111,6 +130,8 @@ def resume(context: Context, id_: str) -> Outcome:
     if stored.status in _OPEN:
         return Outcome(describe(context, stored))
     _require(stored, _RESUMABLE, "resumed")
+    if stored.status is not TrainingStatus.PAUSED:
+        _require_room(context, stored.adapter)
     return _moved(context, stored, TrainingStatus.QUEUED, TrainingResumed(id=id_))
 
 
@@ -174,11 +195,18 @@ def read_event_id(text: str) -> Place:
     return Place(int(claim), int(number))
 
 
-def require_run(context: Context, adapter: str, id_: str) -> None:
-    """InvalidRequest for a training record that names a run which is none of this adapter's."""
-    stored = context.view.training(id_)
+def require_run(context: Context, adapter: str, record: TrainingRecord) -> None:
+    """InvalidRequest for a training record that names a run which it cannot have come of."""
+    stored = context.view.training(record.run) if record.run is not None else None
     if stored is None or stored.adapter != adapter:
-        raise InvalidRequest(f"the training record names run {id_!r}, which is no run of {adapter!r}; leave it out")
+        why = f"is no run of {adapter!r}"
+    elif stored.recipe != record.recipe:
+        why = "has another recipe"
+    elif stored.fence == 0:
+        why = "no worker has claimed yet"
+    else:
+        return
+    raise InvalidRequest(f"the training record names run {record.run!r}, which {why}; leave it out")
 
 
 # -- workers -------------------------------------------------------------------------------------------------------
@@ -187,33 +215,30 @@ def require_run(context: Context, adapter: str, id_: str) -> None:
 def claim(context: Context, request: ClaimJob) -> Outcome:
     """The oldest run that is queued, or whose worker fell silent; status 204 and no run if there is none."""
     events: list[AnyEvent] = []
-    for run in context.view.unfinished_trainings() if KIND in request.kinds else []:
-        if not context.principal.may_see(run.adapter):
-            continue
-        adapter = find_adapter(context, run.adapter)
-        if request.base is not None and adapter.base.digest != request.base:
-            continue
+    scope = context.principal.scope
+    for run in context.view.waiting_trainings(scope, request.base) if KIND in request.kinds else []:
         if run.status is TrainingStatus.RUNNING and not context.services.leases.expired(run.id):
             continue
         if run.attempts >= MOST_ATTEMPTS:
             message = f"given up after {run.attempts} attempts; the last worker ({run.worker}) fell silent"
-            events.append(_failure(run, FaultKind.SYSTEM_ERROR, "worker_lost", message, final=True))
+            events.append(_failure(run.id, run.fence, FaultKind.SYSTEM_ERROR, "worker_lost", message, final=True))
             continue
         context.services.leases.grant(run.id)
+        stored = find_training(context, run.id)
         fence = run.fence + 1
         events.append(TrainingClaimed(id=run.id, fence=fence, worker=request.worker))
         job = TrainingJob(
             id=run.id,
             kind=KIND,
-            adapter=run.adapter,
+            adapter=stored.adapter,
             fence=fence,
             lease_seconds=context.services.leases.seconds,
-            base=adapter.base,
-            recipe=run.recipe,
-            dataset=run.dataset,
-            replay=run.replay,
+            base=find_adapter(context, stored.adapter).base,
+            recipe=stored.recipe,
+            dataset=stored.dataset,
+            replay=stored.replay,
         )
-        return Outcome(job, events)
+        return _answered(job, events)
     return Outcome(None, events, 204)
 
 
@@ -224,34 +249,36 @@ def heartbeat(context: Context, id_: str, request: Lease) -> Outcome:
     return Outcome(describe_job(run))
 
 
-def progress(context: Context, id_: str, request: PostProgress) -> Outcome:
-    """Keep what a worker tells, and hold its lease for another while. Nothing is journalled."""
+def progress(context: Context, id_: str, request: PostProgress) -> JobInfo:
+    """Keep what a worker tells, and hold its lease for another while. No command: nothing is journalled."""
     run = held(context, id_, request.fence)
     assert run.claim is not None
     context.services.leases.grant(run.id)
     context.services.progress.append(run.id, run.claim, context.now, request.notes)
     context.services.progress.append_log(run.id, run.claim, request.log, request.log_from)
-    return Outcome(describe_job(run))
+    return describe_job(run)
 
 
 def fail(context: Context, id_: str, request: FailJob) -> Outcome:
     """Give a run back, or end it where trying again is of no use."""
     run = held(context, id_, request.fence)
     final = not request.retry or run.attempts >= MOST_ATTEMPTS
-    event = _failure(run, request.kind, request.code, request.reason, final=final)
+    event = _failure(run.id, run.fence, request.kind, request.code, request.reason, final=final)
     status = TrainingStatus.FAILED if final else TrainingStatus.QUEUED
     return Outcome(describe_job(run._replace(status=status, worker=None), request.reason), [event])
 
 
 def finish(context: Context, id_: str, request: FinishTraining) -> Outcome:
-    """A version came of the run: pushed, sealed, and trained from the recipe that this run has."""
+    """A version came of the run: pushed, sealed, and recorded as what this run gave."""
     run = held(context, id_, request.fence)
     reference = parse_reference(request.version)
     version = context.view.version(run.adapter, reference.number) if reference.number is not None else None
     if reference.adapter != run.adapter or version is None or version.state is State.UPLOADING:
         raise InvalidRequest(f"{request.version!r} is no complete version of {run.adapter!r}; push it first")
-    if version.training is None or version.training.recipe != run.recipe:
-        raise InvalidRequest(f"{version.ref} was not trained with the recipe of this run; push what the run gave")
+    if not _came_of(run, version):
+        raise InvalidRequest(
+            f"the training record of {version.ref} does not name run {id_}; push what the run gave, with its record"
+        )
     event = TrainingFinished(id=id_, fence=run.fence, number=version.number)
     return Outcome(describe_job(run._replace(status=TrainingStatus.SUCCEEDED, worker=None)), [event])
 
@@ -286,9 +313,12 @@ def describe_job(run: StoredTraining, reason: str | None = None) -> JobInfo:
 
 def _recipe_problems(request: CreateTraining) -> Iterator[str]:
     """What can be said of a recipe without the trainer, which reads it whole."""
+    if problem := _excess(request.recipe):
+        yield problem
+        return
     try:
         recipe: dict[str, Any] = tomllib.loads(request.recipe)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not TOML, or a number of thousands of digits
         yield f"the recipe is not valid TOML: {error}"
         return
     for key in ("name", "base", "data"):
@@ -297,6 +327,42 @@ def _recipe_problems(request: CreateTraining) -> Iterator[str]:
     if ("replay" in recipe) != (request.replay is not None):
         has, lacks = ("[replay]", "a replay digest") if "replay" in recipe else ("a replay digest", "[replay]")
         yield f"there is {has} without {lacks}; give both, or neither"
+
+
+def _excess(text: str) -> str | None:
+    """What of a TOML text is beyond any recipe and dear to read, if anything; a scan that understands no more."""
+    dots = depth = 0
+    for token in _TOKENS.findall(text):
+        if token == ".":
+            dots += 1
+        elif token in ("[", "{"):
+            dots, depth = 0, depth + 1
+        elif token in ("]", "}"):
+            dots, depth = 0, depth - 1
+        elif token in (",", "=", "\n"):
+            dots = 0
+        if dots >= _MOST_PARTS:
+            return f"the recipe has a key of more than {_MOST_PARTS} parts; docs/training.md has every key"
+        if depth > _MOST_DEPTH:
+            return f"the recipe is nested deeper than {_MOST_DEPTH}; docs/training.md has every key"
+    return None
+
+
+def _came_of(run: StoredTraining, version: StoredVersion) -> bool:
+    """Whether a version's record names the run. The same files, pushed before by hand, keep a record without one."""
+    record = version.training
+    if record is None or record.recipe != run.recipe:
+        return False
+    return record.run == run.id or (record.run is None and record.dataset == run.dataset)
+
+
+def _require_room(context: Context, adapter: str) -> None:
+    project = project_of(adapter)
+    if (there := context.view.count_unfinished_trainings(project)) >= MOST_UNFINISHED:
+        raise Conflict(
+            f"{project!r} has {there} unfinished runs, and {MOST_UNFINISHED} are the most; wait until one is over, or "
+            "cancel one (`tunegate training list`, POST /v1/trainings/RUN/cancel)"
+        )
 
 
 def _data(request: CreateTraining) -> list[str]:
@@ -324,11 +390,19 @@ def _moved(context: Context, stored: StoredTraining, status: TrainingStatus, eve
         attempts=0 if status is TrainingStatus.QUEUED else stored.attempts,
         finished_at=context.now if over else None,
     )
-    return Outcome(describe(context, now), [event])
+    return _answered(describe(context, now), [event])
 
 
-def _failure(run: StoredTraining, kind: FaultKind, code: str, message: str, *, final: bool) -> TrainingFailed:
-    return TrainingFailed(id=run.id, fence=run.fence, kind=kind, code=code, message=message, final=final)
+def _answered(answer: TrainingInfo | TrainingJob, events: list[AnyEvent], status: int = 200) -> Outcome:
+    """With the run's recipe, which the journal has already, and its progress, which it is never to have."""
+    remembered = msgspec.structs.replace(answer, recipe="")
+    if isinstance(remembered, TrainingInfo):
+        remembered = msgspec.structs.replace(remembered, progress=None)
+    return Outcome(answer, events, status, remembered=remembered)
+
+
+def _failure(id_: str, fence: int, kind: FaultKind, code: str, message: str, *, final: bool) -> TrainingFailed:
+    return TrainingFailed(id=id_, fence=fence, kind=kind, code=code, message=message, final=final)
 
 
 def _told(line: ToldLine) -> TrainingEvent:

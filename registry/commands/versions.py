@@ -68,7 +68,7 @@ def submit(context: Context, adapter: str, request: SubmitVersion) -> Outcome:
             "push it to an adapter of its own base"
         )
     if request.training and request.training.run is not None:
-        require_run(context, adapter, request.training.run)
+        require_run(context, adapter, request.training)
     files = sorted(request.files, key=lambda file: file.path)
     digest = manifest_digest(files, stored.base)
     if existing := context.view.version_by_digest(adapter, digest):
@@ -127,6 +127,8 @@ def complete(context: Context, adapter: str, number: int, inspected: Inspected |
         return Outcome(_answer(stored, []))
     if inspected is None or (inspected.ref, inspected.digest) != (stored.ref, stored.digest):
         inspected = Inspected(stored.ref, stored.digest, _inspect(context, stored))
+    # What was inspected ahead may have been quarantined or collected since.
+    _require_blobs(context, stored)
     found = inspected.findings
     if errors := [finding.message for finding in found if finding.severity == "error"]:
         raise InspectionFailed(f"{stored.ref} cannot be served: " + "; ".join(errors[:3]), errors)
@@ -142,11 +144,15 @@ def complete(context: Context, adapter: str, number: int, inspected: Inspected |
     return Outcome(_answer(sealed, []), [event])
 
 
-def _inspect(context: Context, stored: StoredVersion) -> list[Finding]:
+def _require_blobs(context: Context, stored: StoredVersion) -> None:
     if missing := missing_blobs(context, stored.files, stored.training):
         raise InspectionFailed(
             f"{stored.ref} still misses {len(missing)} blobs: {', '.join(missing)}; upload them first", missing
         )
+
+
+def _inspect(context: Context, stored: StoredVersion) -> list[Finding]:
+    _require_blobs(context, stored)
     if borrowed := _borrowed(context, stored):
         return borrowed
     tensors, base = context.view.base_tensors(stored.adapter), base_of(context.view, stored.adapter)

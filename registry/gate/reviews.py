@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from registry.gate.case import Case, Draft, Ends, doubted, rambling, unusable, worst
 from registry.gate.limits import side
 from registry.gate.statistics import Interval
@@ -40,6 +42,9 @@ def review(case: Case) -> Check:
     """People's ratings of the candidate's outputs, if enough of its outputs end by themselves."""
     found = case.evidence.outputs if case.evidence else None
     check = _rated(case, found)
+    if case.review is not None and case.review.earlier:
+        before = f"versions with the same weights were rejected before: {_some(case.review.earlier)}"
+        check = msgspec.structs.replace(check, details=[before, *check.details])
     suite = case.subject.policy.review.suite
     return doubted(check, rambling(case, suite, Ends("candidate", found.cut_off, found.n)) if found else None)
 

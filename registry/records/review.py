@@ -121,8 +121,9 @@ class RatingRow(Record, frozen=True, omit_defaults=True):
 
     item: names the prompt: a control and a duplicate bear the name of the candidate that they stand beside, so one item
     may have a row of each kind. position: when in their order the person met it, from 1. seconds: from first showing to
-    rating, by the server's clock. words: of prompt and output. gold_passed: whether a gold item's known bounds hold;
-    None for other kinds.
+    rating, by the server's clock. words: of prompt and output. gold_passed: whether a gold item's known bounds held
+    when it was first rated; None for other kinds. gold_low: a gold item that no high score passes. first: the scores
+    given first, where a correction changed them. lapsed: no record of the person's was valid when they rated it.
     """
 
     person: str
@@ -139,6 +140,9 @@ class RatingRow(Record, frozen=True, omit_defaults=True):
     words: Count = 0
     gold_passed: bool | None = None
     channel: Channel = Channel.API
+    gold_low: bool = False
+    first: tuple[Score, Score, Score, Score] | None = None
+    lapsed: bool = False
 
 
 class Adjudication(Record):
@@ -152,9 +156,11 @@ class Adjudication(Record):
 class ReviewFacts(Record):
     """What a campaign's ratings are counted by, beside the policy and the ratings themselves.
 
-    sealed: no rating is added any more. gold: how many gold items each person is shown. barred: whose ratings cannot
+    sealed: no rating is added any more. gold: how many gold items each person is shown; gold_low: how many of them no
+    high score passes. barred: whose ratings cannot
     count whatever they rate, with the names of the rules (see `registry.review.standing`). finished, rated: how many
     people and ratings there are where the ratings themselves are not told, as before the seal to who is not the gate.
+    earlier: rejected versions of the same weights.
     """
 
     sealed: bool = False
@@ -163,6 +169,8 @@ class ReviewFacts(Record):
     rated: Count = 0
     barred: dict[str, list[str]] = {}
     adjudications: list[Adjudication] = []
+    gold_low: Count = 0
+    earlier: list[str] = []
 
 
 class Adjudicate(Request):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from registry.audit.merkle import Frontier, leaf_hash
 from registry.events import CampaignItem
 from registry.names import digest_of, sha256_hex
-from registry.records import Bounds, ItemKind, RatingRow, ReviewRule
+from registry.records import CRITERIA, Bounds, ItemKind, ReviewRule
 
 # A duplicate is met so many items after its first showing, or later.
 APART = 10
@@ -58,13 +58,24 @@ class Material(NamedTuple):
 # -- drawing ------------------------------------------------------------------------------------------------------
 
 
-def compose(rule: ReviewRule, material: Material, secret: bytes, manifest: str, evidence: str) -> list[CampaignItem]:
-    """All items of a campaign: what is to be rated, spares, then controls, gold items and duplicates."""
+class Binding(NamedTuple):
+    """What an item's hash binds it to, beside its texts."""
+
+    manifest: str
+    evidence: str
+    campaign: str
+
+
+def compose(rule: ReviewRule, material: Material, secret: bytes, manifest: str, to: Binding) -> list[CampaignItem]:
+    """All items of a campaign: what is to be rated, spares, then controls, gold items and duplicates.
+
+    manifest: the digest that seeds the draw, equal for equal weights.
+    """
     core, spares = draw_outputs(rule, material, secret, manifest)
     comparable = [one for one in core if (one.suite, one.source) in material.controls]
     compared = _some(comparable, rule.controls, secret, manifest, "controls")
     controls = [material.controls[one.suite, one.source] for one in compared]
-    gold = _some(material.gold, rule.gold, secret, manifest, "gold")
+    gold = _gold(material.gold, rule.gold, secret, manifest)
     room = _room_for_duplicates(rule, len(core), len(controls) + len(gold))
     doubled = _some([one for one in core if one not in compared], room, secret, manifest, "duplicates")
     kinds = (
@@ -73,7 +84,16 @@ def compose(rule: ReviewRule, material: Material, secret: bytes, manifest: str, 
         (ItemKind.GOLD, gold),
         (ItemKind.DUPLICATE, doubled),
     )
-    return [_bound(kind, one, manifest, evidence) for kind, outputs in kinds for one in outputs]
+    return [_bound(kind, one, to, secret) for kind, outputs in kinds for one in outputs]
+
+
+def _gold(gold: Sequence[Output], n: int, secret: bytes, manifest: str) -> list[Output]:
+    """`n` of the answers of known quality, with one among them that no high score passes, wherever there is one."""
+    order = _some(gold, len(gold), secret, manifest, "gold")
+    found, low = order[:n], [one for one in order if one.expect is not None and must_be_low(one.expect)]
+    if found and low and not any(one in low for one in found):
+        found[-1] = low[0]
+    return found
 
 
 def draw_outputs(
@@ -127,11 +147,13 @@ def _some(outputs: Iterable[Output], n: int, secret: bytes, manifest: str, purpo
     return [by_name[name] for name in draw(by_name, n, secret, manifest, purpose)]
 
 
-def _bound(kind: ItemKind, one: Output, manifest: str, evidence: str) -> CampaignItem:
+def _bound(kind: ItemKind, one: Output, to: Binding, secret: bytes) -> CampaignItem:
     item = one.name if kind is ItemKind.CANDIDATE else f"{one.name}#{kind.value}"
+    salt = item_salt(item, secret, to.campaign)
     return CampaignItem(
         item=item,
-        hash=item_hash(manifest, evidence, item, one.prompt, one.output),
+        hash=item_hash(to.manifest, to.evidence, item, one.prompt, one.output, salt),
+        salt=salt,
         kind=kind,
         suite=one.suite,
         source=one.source,
@@ -150,11 +172,18 @@ def prompt_of(item: str, kind: ItemKind) -> str:
 # -- binding ------------------------------------------------------------------------------------------------------
 
 
-def item_hash(manifest: str, evidence: str, item: str, prompt: str, output: str) -> str:
-    """Binds a rating to the very bytes that were shown and to the run that made them."""
-    return digest_of(
-        {"manifest": manifest, "evidence": evidence, "item": item, "prompt": prompt, "output": output}
-    ).removeprefix("sha256:")
+def item_hash(manifest: str, evidence: str, item: str, prompt: str, output: str, salt: str = "") -> str:
+    """Binds a rating to the very bytes that were shown and to the run that made them.
+
+    salt: without it, who knows a suite could tell from the hash of what kind an item is. None in older campaigns.
+    """
+    said = {"manifest": manifest, "evidence": evidence, "item": item, "prompt": prompt, "output": output}
+    return digest_of({**said, "salt": salt} if salt else said).removeprefix("sha256:")
+
+
+def item_salt(item: str, secret: bytes, campaign: str) -> str:
+    """As good as random to whoever has not the secret; the journal has it, so that hashes can be checked."""
+    return hmac.new(secret, f"salt {campaign}\0{item}".encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def root(hashes: Iterable[str]) -> str:
@@ -285,9 +314,14 @@ def most_skips(total: int) -> int:
     return max(1, total // SKIP_SHARE)
 
 
-def gold_passed(expect: Mapping[str, Bounds], row: RatingRow) -> bool:
+def gold_passed(expect: Mapping[str, Bounds], scores: Mapping[str, int]) -> bool:
     """Whether a gold item was rated as it is known to deserve."""
-    return all(bounds.min <= getattr(row, criterion) <= bounds.max for criterion, bounds in expect.items())
+    return all(bounds.min <= scores[criterion] <= bounds.max for criterion, bounds in expect.items())
+
+
+def must_be_low(expect: Mapping[str, Bounds]) -> bool:
+    """Whether a gold item fails who gives the best scores to everything."""
+    return not gold_passed(expect, dict.fromkeys(CRITERIA, 5))
 
 
 def _room_for_duplicates(rule: ReviewRule, outputs: int, others: int) -> int:

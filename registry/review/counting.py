@@ -58,7 +58,7 @@ class Counted(NamedTuple):
 def count(facts: Facts, rows: Sequence[RatingRow]) -> Counted:
     """The ratings that count and the people who do, with every exclusion by its rule."""
     desks = [_judge(facts, person, own) for person, own in sorted(_by_person(facts.rule, rows).items())]
-    vetoes = {row.item for desk in desks if desk.in_good_faith for row in desk.kept if is_veto(facts.rule, row)}
+    vetoes = {row.item for desk in desks if not desk.involved for row in desk.said if is_veto(facts.rule, row)}
     words = _adjudicated(facts.known, {desk.person for desk in desks})
     return Counted(
         people=[desk.person for desk in desks if not desk.bars],
@@ -78,6 +78,8 @@ def row_bar(rule: ReviewRule, row: RatingRow) -> str | None:
     """The rule by which this one rating does not count, whoever gave it; or None."""
     if row.channel not in rule.channels:
         return CHANNEL
+    if row.lapsed:
+        return standing.EXPIRED_CREDENTIAL
     return TOO_FAST if _is_too_fast(rule, row) else None
 
 
@@ -101,6 +103,8 @@ def of_kind(rows: Sequence[RatingRow], kind: ItemKind) -> list[RatingRow]:
 
 
 def _is_too_fast(rule: ReviewRule, row: RatingRow) -> bool:
+    if row.seconds is None and row.words == 0:
+        return False  # from before there was a clock, and words were counted
     least = least_seconds(rule, row.words)
     measured = row.seconds is not None and math.isfinite(row.seconds)
     return least > 0 and not (measured and row.seconds is not None and row.seconds >= least)
@@ -119,9 +123,11 @@ def _adjudicated(known: ReviewFacts, raters: set[str]) -> dict[str, bool]:
 
 
 class _Desk(NamedTuple):
-    """One person's part. kept: the ratings that could count; bars: the rules by which none does, with reasons."""
+    """One person's part. said: all their ratings; kept: those that could count, without gold; bars: the rules by which
+    none does, with reasons."""
 
     person: str
+    said: Sequence[RatingRow]
     kept: list[RatingRow]
     dropped: list[tuple[RatingRow, str]]
     bars: dict[str, str]
@@ -130,9 +136,9 @@ class _Desk(NamedTuple):
     gold: float | None
 
     @property
-    def in_good_faith(self) -> bool:
-        """An output found unsafe by who did not finish is no less unsafe."""
-        return not self.bars.keys() - {INCOMPLETE}
+    def involved(self) -> bool:
+        """Only then their vetoes are not heard. A needless look at an output costs little, and a lost veto much."""
+        return not self.bars.keys().isdisjoint(standing.INVOLVED)
 
     def excluded(self) -> Iterator[Excluded]:
         for rule, reason in self.bars.items():
@@ -148,22 +154,24 @@ def _judge(facts: Facts, person: str, own: Sequence[RatingRow]) -> _Desk:
     kept = [row for row, bar in fates if bar is None]
     shown = [row for row in kept if row.kind is not ItemKind.GOLD]
     run = _longest_run(shown)
-    golden = _Gold.of(own, facts.known.gold, {id(row) for row in kept})
+    golden = _Gold.of(own, facts.known, {id(row) for row in kept})
     bars = {name: standing.REASONS.get(name, name) for name in facts.known.barred.get(person, ())}
     hasty = sum(bar == TOO_FAST and row.kind is not ItemKind.GOLD for row, bar in dropped)
     if hasty > MOST_TOO_FAST * (hasty + len(shown)):
         bars[TOO_FAST] = f"rated {hasty} of {hasty + len(shown)} items faster than they can be read"
     if len(run) >= rule.max_streak and any(_is_blind(row, run) for row in own):
         bars[SAME_SCORE_STREAK] = f"gave {len(run)} same ratings in a row, to a gold item that is known to differ too"
-    if golden.best < rule.min_gold:
-        bars[FAILED_GOLD] = f"passed {golden.passed} of {golden.shown} gold items, {rule.min_gold:.0%} needed"
+    if golden.best < rule.min_gold or golden.low_failed:
+        low = f"; {golden.low_failed} that no high score passes" if golden.low_failed else ""
+        bars[FAILED_GOLD] = f"passed {golden.passed} of {golden.shown} gold items, {rule.min_gold:.0%} needed{low}"
     candidates = len(of_kind(kept, ItemKind.CANDIDATE))
-    if not bars and (candidates < rule.outputs or golden.share < rule.min_gold):
+    if not bars and (candidates < rule.outputs or golden.share < rule.min_gold or golden.low_open):
         bars[INCOMPLETE] = f"{candidates} of {rule.outputs} outputs rated" + (
             "" if candidates < rule.outputs else f", {golden.passed} of {golden.shown} gold items passed so far"
         )
     return _Desk(
         person=person,
+        said=own,
         kept=shown,
         dropped=dropped,
         bars=bars,
@@ -174,21 +182,25 @@ def _judge(facts: Facts, person: str, own: Sequence[RatingRow]) -> _Desk:
 
 
 class _Gold(NamedTuple):
-    """share: of the gold items shown, those passed. best: what the share can still become."""
+    """share: of the gold items shown, those passed. best: what the share can still become. low_failed, low_open: of
+    those that must be rated low, the failed ones and those that were not rated; each has to be passed."""
 
     shown: int
     passed: int
     share: float
     best: float
+    low_failed: int
+    low_open: int
 
     @classmethod
-    def of(cls, own: Sequence[RatingRow], shown: int, kept: set[int]) -> "_Gold":
-        rated = of_kind(own, ItemKind.GOLD)
-        passed = sum(row.gold_passed is True and id(row) in kept for row in rated)
-        still_open = max(0, shown - len(rated))
+    def of(cls, own: Sequence[RatingRow], known: ReviewFacts, kept: set[int]) -> "_Gold":
+        rated, shown = of_kind(own, ItemKind.GOLD), known.gold
+        passed = [row for row in rated if row.gold_passed is True and id(row) in kept]
+        low, low_passed = (sum(row.gold_low for row in rows) for rows in (rated, passed))
         if not shown:
-            return cls(0, 0, 1.0, 1.0)
-        return cls(shown, passed, passed / shown, (passed + still_open) / shown)
+            return cls(0, 0, 1.0, 1.0, 0, 0)
+        best = (len(passed) + max(0, shown - len(rated))) / shown
+        return cls(shown, len(passed), len(passed) / shown, best, low - low_passed, max(0, known.gold_low - low))
 
 
 def _longest_run(rows: Sequence[RatingRow]) -> list[RatingRow]:
@@ -208,12 +220,15 @@ def _is_blind(row: RatingRow, run: Sequence[RatingRow]) -> bool:
 
 
 def _scores(row: RatingRow) -> tuple[int, ...]:
-    return tuple(getattr(row, name) for name in CRITERIA)
+    """As they were first given: a row of same scores is not broken by correcting one of them."""
+    return row.first or tuple(getattr(row, name) for name in CRITERIA)
 
 
 def _why_dropped(row: RatingRow, rule: str) -> str:
     if rule == CHANNEL:
         return f"came by {row.channel}, which the policy does not count"
+    if rule == standing.EXPIRED_CREDENTIAL:
+        return "rated when no record was valid"
     return "not known how long it took" if row.seconds is None else f"rated in {row.seconds:.1f} s"
 
 

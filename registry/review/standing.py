@@ -15,12 +15,15 @@ LATE_REVIEWER = "late_reviewer"
 EXPIRED_CREDENTIAL = "expired_credential"
 WRONG_DOMAIN = "wrong_domain"
 
+# What makes a person a party: not even their word that something is unsafe is taken.
+INVOLVED = frozenset({SUBMITTER, NAMED_IN_PROVENANCE, OPENED_CAMPAIGN})
+
 REASONS = {
     SUBMITTER: "submitted the version",
     NAMED_IN_PROVENANCE: "took part in making the version",
     OPENED_CAMPAIGN: "opened the campaign",
     LATE_REVIEWER: "was vouched for only after the campaign had opened",
-    EXPIRED_CREDENTIAL: "had no valid record from their first rating to their last",
+    EXPIRED_CREDENTIAL: "had no valid record whenever they rated",
     WRONG_DOMAIN: "was vouched for in the policy's domain by nobody but the submitter, if at all",
 }
 
@@ -36,11 +39,11 @@ class Opening(NamedTuple):
 
 
 class Doings(NamedTuple):
-    """One person's part in a campaign. records: every one that is said of them for this adapter, withdrawn or not."""
+    """One person's part in a campaign. moments: when they rated, at least once. records: every one that is said of them
+    for this adapter, withdrawn or not."""
 
     person: str
-    first_rated_at: str
-    last_rated_at: str
+    moments: Sequence[str]
     records: Sequence[ReviewerInfo]
 
 
@@ -54,25 +57,51 @@ def bars(opening: Opening, doings: Doings) -> list[str]:
     return [*(rule for rule, holds in involved.items() if holds), *_unvouched(opening, doings)]
 
 
+def lapsed(opening: Opening, records: Sequence[ReviewerInfo], moment: str) -> bool:
+    """Whether what a person rates at this moment cannot count, for of their records in question none is valid then.
+
+    Where one ends and the next begins nothing is lost. Who has none is another matter.
+    """
+    held = [one for one in _asked_for(opening, records) if one.vouched_at < opening.opened_at]
+    return bool(held) and not any(_valid(one, moment) for one in held)
+
+
+def is_uninvolved(opening: Opening, doings: Doings) -> bool:
+    """Whether this person may settle a dispute, as far as their standing goes.
+
+    They may have been vouched for after the opening, as no rating of theirs is counted, by someone who has no part in
+    it either: else a dispute on which everybody of standing has rated could never be settled.
+    """
+    found = set(bars(opening, doings))
+    if found != {LATE_REVIEWER}:
+        return not found
+    parties = {opening.submitter, opening.opened_by, *opening.named}
+    neutral = [one for one in _asked_for(opening, doings.records) if one.vouched_by not in parties]
+    return all(any(_valid(one, moment) for one in neutral) for moment in doings.moments)
+
+
 def _unvouched(opening: Opening, doings: Doings) -> Iterator[str]:
     """Without a domain to ask for, only a person whose every record had lapsed is left out.
 
     What is said of them after their last rating changes nothing: a seal counts the same for ever.
     """
-    records = [one for one in doings.records if one.vouched_at <= doings.last_rated_at]
     if opening.domain is not None:
-        vouchers = [one for one in records if one.domain == opening.domain and one.vouched_by != opening.submitter]
+        vouchers = [one for one in _asked_for(opening, doings.records) if one.vouched_at <= max(doings.moments)]
         if not vouchers:
             yield WRONG_DOMAIN
             return
-        records = [one for one in vouchers if one.vouched_at < opening.opened_at]
-        if not records:
+        if all(one.vouched_at >= opening.opened_at for one in vouchers):
             yield LATE_REVIEWER
             return
-    if records and not any(_valid(one, doings) for one in records):
+    if all(lapsed(opening, doings.records, moment) for moment in doings.moments):
         yield EXPIRED_CREDENTIAL
 
 
-def _valid(record: ReviewerInfo, doings: Doings) -> bool:
-    ended = min(record.valid_until, record.withdrawn_at or record.valid_until)
-    return record.valid_from <= doings.first_rated_at and doings.last_rated_at <= ended
+def _asked_for(opening: Opening, records: Sequence[ReviewerInfo]) -> list[ReviewerInfo]:
+    if opening.domain is None:
+        return list(records)
+    return [one for one in records if one.domain == opening.domain and one.vouched_by != opening.submitter]
+
+
+def _valid(record: ReviewerInfo, moment: str) -> bool:
+    return record.valid_from <= moment <= min(record.valid_until, record.withdrawn_at or record.valid_until)

@@ -5,9 +5,11 @@ of a file in a crash, or all of it, loses curves and nothing else. A line is tol
 within its claim, and what comes again is known by its number.
 """
 
+import contextlib
+import errno
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,9 +80,8 @@ class ProgressFiles:
             data = b"\n" if self._is_torn(run) else b""
             _append(path, data + b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
             self._last[run] = Place(claim, new[-1].number)
-            if path.stat().st_size > _MOST_BYTES:
-                _write(path, b"".join(_thinned(path.read_bytes().splitlines(keepends=True))))
             self._changes[run] = self._changes.get(run, 0) + 1
+            _shorten(path, _MOST_BYTES, lambda kept: b"".join(_thinned(kept.splitlines(keepends=True))))
 
     def append_log(self, run: str, claim: int, text: str, start: int) -> None:
         """Keep the trainer's output from byte `start` of what it printed in this claim. Raises StorageFull."""
@@ -95,8 +96,7 @@ class ProgressFiles:
             path = self._log(run)
             _append(path, new)
             self._logs[run] = _Log(claim, start + len(data))
-            if path.stat().st_size > _MOST_LOG_BYTES:
-                _write(path, path.read_bytes()[-_MOST_LOG_BYTES // 2 :])
+            _shorten(path, _MOST_LOG_BYTES, lambda kept: kept[-_MOST_LOG_BYTES // 2 :])
 
     def lines(self, run: str, after: Place = BEGINNING) -> list[ToldLine]:
         """What was told behind a place, oldest first. A line that a crash cut short is left out."""
@@ -175,19 +175,34 @@ def _decoded(line: bytes) -> ToldLine | None:
 
 
 def _append(path: Path, data: bytes) -> None:
-    """Not synced: what a crash of the machine takes is a curve's last seconds."""
-    try:
+    """All of it or nothing. Not synced: what a crash of the machine takes is a curve's last seconds."""
+    with _telling():
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        with path.open("ab") as file:
-            file.write(data)
-    except OSError as error:
-        raise StorageFull(f"the progress of a run cannot be kept: {error.strerror}; free some space") from None
+        with path.open("ab", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            try:
+                if (written := file.write(data)) != len(data):
+                    raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes were written")
+            except OSError:
+                # Half a line would take the next one along.
+                with contextlib.suppress(OSError):
+                    file.truncate(size)
+                raise
 
 
-def _write(path: Path, data: bytes) -> None:
-    fresh = path.with_name(f"{path.name}.new")
-    try:
-        fresh.write_bytes(data)
+def _shorten(path: Path, most: int, shortened: Callable[[bytes], bytes]) -> None:
+    """Replace a file that has more bytes than it may."""
+    with _telling():
+        if path.stat().st_size <= most:
+            return
+        fresh = path.with_name(f"{path.name}.new")
+        fresh.write_bytes(shortened(path.read_bytes()))
         os.replace(fresh, path)
+
+
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise StorageFull(f"the progress of a run cannot be kept: {error.strerror}; free some space") from None

@@ -153,6 +153,16 @@ class StoredTraining(NamedTuple):
     seq: int
 
 
+class WaitingTraining(NamedTuple):
+    """What a run is chosen for a worker by."""
+
+    id: str
+    status: TrainingStatus
+    fence: int
+    attempts: int
+    worker: str | None
+
+
 class TrainingFact(NamedTuple):
     seq: int
     at: str
@@ -311,6 +321,9 @@ class View:
 
     def tokens(self) -> list[StoredToken]:
         return self._tokens("ORDER BY created_at, id")
+
+    def tokens_of(self, person: str) -> list[StoredToken]:
+        return self._tokens("WHERE person = ? ORDER BY created_at, id", person)
 
     def _tokens(self, clause: str, *values: Any) -> list[StoredToken]:
         columns = "id, role, person, scope, secret_sha256, created_at, expires_at, revoked_at, publisher"
@@ -526,15 +539,6 @@ class View:
         runs = self._all("SELECT DISTINCT adapter FROM trainings WHERE ? IN (dataset, replay)", f"sha256:{sha256}")
         return held + [Holder(row[0], State.SUBMITTED, "dataset") for row in runs]
 
-    def held_as_data(self, blobs: Sequence[str]) -> set[str]:
-        """Those of a few blobs that are a data set, a ledger, per-item rows or part of a suite to anyone."""
-        among = f"sha256 IN ({', '.join('?' * len(blobs))})"
-        chosen = (
-            f"SELECT DISTINCT sha256 FROM version_blobs WHERE purpose <> 'file' AND {among} "
-            f"UNION SELECT sha256 FROM suite_blobs WHERE {among}"
-        )
-        return {row[0] for row in self._all(chosen, *blobs, *blobs)}
-
     def was_sent(self, sha256: str, scope: str) -> bool:
         """Whether a token of this scope, or of one within it, has sent these bytes."""
         inside = "(scope = ? OR starts_with(scope, ? || '/'))"
@@ -619,9 +623,26 @@ class View:
             *(before, status, status, adapter, adapter, scope, scope, scope, limit),
         )
 
-    def unfinished_trainings(self) -> list[StoredTraining]:
-        """Queued and running, oldest first."""
-        return self._trainings("WHERE status IN ('queued', 'running') ORDER BY seq LIMIT 1000")
+    def waiting_trainings(self, scope: str | None, base: str | None) -> list[WaitingTraining]:
+        """Queued and running, oldest first; of the adapters in a scope, and of one base (its digest), where given."""
+        rows = self._all(
+            "SELECT t.id, t.status, t.fence, t.attempts, t.worker "
+            "FROM trainings t JOIN adapters a ON a.name = t.adapter WHERE t.status IN ('queued', 'running') "
+            "AND (?::TEXT IS NULL OR t.adapter = ? OR starts_with(t.adapter, ? || '/')) "
+            "AND (?::TEXT IS NULL OR a.base->>'$.digest' = ?) ORDER BY t.seq",
+            *(scope, scope, scope, base, base),
+        )
+        return [WaitingTraining(id_, TrainingStatus(status), *rest) for id_, status, *rest in rows]
+
+    def count_unfinished_trainings(self, project: str) -> int:
+        """Queued, running and paused runs of a project's adapters."""
+        row = self._one(
+            "SELECT count(*) FROM trainings WHERE status IN ('queued', 'running', 'paused') "
+            "AND (adapter = ? OR starts_with(adapter, ? || '/'))",
+            *(project, project),
+        )
+        assert row is not None
+        return int(row[0])
 
     def _trainings(self, clause: str, *values: Any) -> list[StoredTraining]:
         columns = ", ".join(StoredTraining._fields)
@@ -760,6 +781,17 @@ class View:
             person,
         )
         return [stored_rating(row) for row in rows]
+
+    def rejected_before(self, adapter: str, number: int, blobs: Sequence[str]) -> list[int]:
+        """The numbers of rejected versions below this one that hold every one of these blobs, lowest first."""
+        rows = self._all(
+            f"SELECT number FROM version_blobs WHERE adapter = ? AND number < ? AND sha256 IN {_places(blobs)} "
+            "GROUP BY number HAVING count(DISTINCT sha256) = ? INTERSECT "
+            "SELECT number FROM versions WHERE adapter = ? AND state = ? ORDER BY number",
+            *(adapter, number, *blobs),
+            *(len(set(blobs)), adapter, State.REJECTED),
+        )
+        return [number for (number,) in rows]
 
     def adjudications(self, campaign: str) -> list[Adjudication]:
         """By item."""

@@ -19,7 +19,6 @@ from registry.access import Principal
 from registry.api.door import OPEN, AnyRequest, in_thread
 from registry.api.problems import TABLE
 from registry.commands import disputes, review
-from registry.commands.campaigns import comment_of
 from registry.commands.context import Context, Outcome
 from registry.errors import Conflict, InvalidRequest
 from registry.records import CRITERIA, Adjudicate, Assignment, Channel, Rating, ReviewProgress, Role, Skip
@@ -62,7 +61,7 @@ class ReviewPages(Controller):
     async def item(self, request: AnyRequest, assignment: FromPath[str]) -> Response[Any]:
         async def shown() -> Response[Any]:
             principal = await signed_in(request, Role.REVIEWER)
-            item = await ask(request, principal, partial(_own, id_=assignment))
+            item = await ask(request, principal, partial(review.assignment, assignment_id=assignment))
             return await _item(request, principal, item)
 
         return await in_words(request, shown)
@@ -73,7 +72,7 @@ class ReviewPages(Controller):
             form, principal = await own_form(request), await signed_in(request, Role.REVIEWER)
             try:
                 rating = _rating(form)
-                comment = await _kept(request, rating.comment)
+                comment = await _kept(request, principal, assignment, rating.comment)
                 command = partial(_rate, form=form, id_=assignment, rating=rating, comment=comment)
                 answer = await perform(request, principal, command, _repeat(request, form, rating))
             except (Conflict, InvalidRequest) as error:
@@ -130,20 +129,13 @@ def _rate(context: Context, *, form: Mapping[str, str], id_: str, rating: Rating
     return review.rate(context, id_, rating, comment, channel=Channel.WEB)
 
 
-def _own(context: Context, id_: str) -> Assignment:
-    """One of the reviewer's items; where they rated it, with what they wrote, which saving again would drop."""
-    item, stored = review.assignment(context, id_), context.view.assignment(id_)
-    if item.rating is None or stored is None:
-        return item
-    ratings = context.view.ratings(stored.campaign, stored.person)
-    comment = comment_of(context, [one for one in ratings if one.assignment == id_][-1])
-    return msgspec.structs.replace(item, rating=msgspec.structs.replace(item.rating, comment=comment))
-
-
-async def _kept(request: AnyRequest, comment: str | None) -> str | None:
-    """The sha256 of the blob in which a comment lies, so that it can be erased."""
+async def _kept(request: AnyRequest, principal: Principal, assignment: str, comment: str | None) -> str | None:
+    """The sha256 of the blob in which a comment on one's own item lies, so that it can be erased."""
+    if not comment:
+        return None
+    await ask(request, principal, partial(review.require_own, assignment_id=assignment))
     registry: Registry = request.app.state.registry
-    return await in_thread(request, lambda: registry.blobs.put(comment.encode())) if comment else None
+    return await in_thread(request, lambda: registry.blobs.put(comment.encode()))
 
 
 # -- forms ------------------------------------------------------------------------------------------------------------
@@ -224,7 +216,7 @@ async def _again(
     error: Conflict | InvalidRequest,
 ) -> Response[str]:
     """The item once more, with what is wrong: as it was sent, or as it is saved where the state refused it."""
-    item = await ask(request, principal, partial(_own, id_=assignment))
+    item = await ask(request, principal, partial(review.assignment, assignment_id=assignment))
     given = None if isinstance(error, Conflict) or not form else _sent(form)
     return await _item(request, principal, item, given=given, notice=str(error), status=TABLE[type(error)][0])
 

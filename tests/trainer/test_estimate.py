@@ -89,3 +89,10 @@ def test_more_rows_never_take_less(rows: list[int], more: int) -> None:
     few = estimate(recipe, TINY, 1000, Counts(rows, rows, []), on_cpu=True)
     many = estimate(recipe, TINY, 1000, Counts([*rows, more], [*rows, more], []), on_cpu=True)
     assert many.steps >= few.steps and many.flops > few.flops and many.memory_bytes >= few.memory_bytes
+
+
+def test_replay_rows_need_the_logits_of_every_token_twice() -> None:
+    plain, replay = parse_recipe(SMALL), parse_recipe(SMALL + '[replay]\nprompts = "p"\n')
+    counts = Counts([30], [10], [])
+    sizes = [estimate(recipe, TINY, 1, counts, on_cpu=True).memory["head"] for recipe in (plain, replay)]
+    assert sizes == [8 * 30 // 3 * 384 * 10, 8 * 30 * 384 * 20]

@@ -170,6 +170,24 @@ def test_a_task_that_was_never_started_is_over(launcher: Launcher, tmp_path: Pat
     launcher.stop(one)
 
 
+@pytest.mark.parametrize("code", ["raise SystemExit(7)", "import time; time.sleep(600)"])
+def test_the_number_of_a_process_that_is_over_is_never_signalled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    launcher, one = LocalLauncher(), task(tmp_path, code)
+    launcher.start(one)
+    if "sleep" in code:
+        launcher.stop(one)
+    over = until_over(launcher, one)
+    assert over.code == (-signal.SIGKILL if "sleep" in code else 7)
+    signalled: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda group, _: signalled.append(group))
+    assert launcher.stage(one) == over
+    launcher.stop(one)
+    launcher.start(one)
+    assert launcher.stage(one) == over and not signalled
+
+
 @pytest.mark.stack
 @pytest.mark.slow
 @pytest.mark.timeout(900)

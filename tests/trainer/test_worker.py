@@ -7,79 +7,20 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from factories import make_weights
-from site_under_test import SMALL_REVIEW, Site, running
+from training_shop import SILENT, Shop, base, fault, shop, site
 
-from registry.client import Client, InvalidRequest, Refused, Unreachable, describe_base
-from registry.records import Base, CreateAdapter, CreateTraining, TrainingInfo, TrainingJob, TrainingStatus
-from registry.settings import Home
-from registry.transfer import Training, push
+from registry.client import Client, InvalidRequest, Refused, Unreachable
+from registry.records import TrainingStatus
 from trainer.faults import Busy, Diverged, fault_of, fault_of_exit
 from trainer.launchers import LocalLauncher, Stage, Task
-from trainer.worker import Reporter, Result, Workplace, do_run, work
+from trainer.worker import Result, do_run, work
 
-FAKE = (sys.executable, str(Path(__file__).parent.parent / "trainer_under_test.py"))
-SILENT = Reporter(lambda _: None, lambda *_: None)
+__all__ = ["base", "shop", "site"]  # fixtures
 _PATIENCE_SECONDS = 60.0
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with running(Home(tmp_path_factory.mktemp("worker") / "home")) as found:
-        found.publish_suites()
-        yield found
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bases") / "b"
-    folder.mkdir()
-    for name, data in {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": make_weights()}.items():
-        (folder / name).write_bytes(data)
-    return folder
-
-
-class Shop:
-    """One adapter of its own for each test, and a worker's place."""
-
-    def __init__(self, site: Site, base: Path, runs: Path, adapter: str) -> None:
-        self.site, self.adapter, self.client = site, adapter, site.client("trainer")
-        self.place = Workplace(runs, [base.parent], LocalLauncher(), self.publish, FAKE)
-        described = Base(id="b", digest=describe_base(base).digest)
-        site.client("admin").create_adapter(CreateAdapter(name=adapter, base=described, policy=SMALL_REVIEW))
-
-    def publish(self, result: Result) -> str:
-        training = Training(result.record, result.dataset, result.ledger)
-        return push(self.client, result.directory, result.adapter, training=training)[0].ref
-
-    def submit(self, name: str, more: str = "", data: bytes = b"{}") -> TrainingInfo:
-        recipe = f'name = "{name}"\nbase = "b"\ndata = "d.jsonl"\n{more}'
-        dataset = "sha256:" + self.client.upload(data).sha256
-        return self.client.submit_training(CreateTraining(adapter=self.adapter, recipe=recipe, dataset=dataset))
-
-    def claim(self) -> TrainingJob:
-        job = self.client.claim_training("w")
-        assert job is not None
-        return job
-
-    def done(self, name: str, more: str = "", data: bytes = b"{}") -> TrainingInfo:
-        """A run of this name, claimed and done."""
-        run = self.submit(name, more, data)
-        do_run(self.client, self.place, self.claim(), SILENT)
-        return self.client.training(run.id)
-
-
-@pytest.fixture
-def shop(site: Site, base: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Shop]:
-    found = Shop(site, base, tmp_path / "runs", f"bot-{abs(hash(request.node.name)) % 10**9}")
-    yield found
-    for status in ("queued", "running", "paused"):
-        for run in found.client.trainings(status=status):
-            found.client.cancel_training(run.id)
 
 
 def until(reached: Callable[[], bool]) -> None:
@@ -87,11 +28,6 @@ def until(reached: Callable[[], bool]) -> None:
     while not reached():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def fault(run: TrainingInfo) -> tuple[str, str]:
-    assert run.status is TrainingStatus.FAILED and run.error is not None, run
-    return run.error.kind, run.error.code
 
 
 def test_a_run_becomes_a_version_and_all_that_was_told_of_it_is_kept(shop: Shop) -> None:

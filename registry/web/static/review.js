@@ -126,8 +126,10 @@
   }
 
   function show(page, answer, done) {
-    if (answer.ok || answer.status === 409) kept.drop(DRAFT + main.dataset.review);
-    main.replaceWith(page.querySelector("main"));
+    const next = page.querySelector("main");
+    // What was refused stays entered, unless the item turns out to be saved, or skipped, from elsewhere.
+    if (answer.ok || (answer.status === 409 && next.dataset.state !== "open")) kept.drop(DRAFT + main.dataset.review);
+    main.replaceWith(next);
     document.title = page.title;
     history.replaceState(null, "", answer.url);
     window.scrollTo(0, 0);

@@ -169,7 +169,7 @@ def test_a_repeated_call_returns_no_secret(site: Site) -> None:
         ({"repository": "acme/other"}, "repository='acme/other'"),
         ({"repository": None}, "repository='None'"),
         ({"aud": "pypi"}, "audience 'pypi'"),
-        ({"iss": "https://evil.example"}, "no publisher is registered for issuer"),
+        ({"iss": "https://evil.example"}, "no publisher accepts this token"),
         ({"jti": ""}, "no id"),
         ({"exp": 1}, "expired"),
     ],
@@ -186,7 +186,7 @@ def test_a_token_with_a_wrong_claim_is_refused_and_nothing_is_told(
 
 def test_a_token_that_somebody_else_signed_is_refused(site: Site) -> None:
     head = site.registry.journal.head
-    refused(mint(site, fresh(Issuer("RS256"))), "not signed by key")
+    refused(mint(site, fresh(Issuer("RS256"))), "no key of the issuer signed it")
     refused(mint(site, fresh(Issuer("RS256", key_id="../../etc/passwd"))), "no key")
     refused(mint(site, fresh(Issuer("ES256"))), "no key")
     refused(mint(site, KEY.token(claims_at(datetime.now(UTC)), headers={"jku": "https://evil.example"})), "jku")
@@ -203,6 +203,19 @@ def test_the_exchange_takes_json_only(site: Site) -> None:
         f"{site.url}/v1/oidc/mint", content=b"{}", headers={"Content-Type": "text/plain"}, timeout=30, verify=False
     )
     assert answer.status_code == 415
+
+
+def test_who_has_no_signed_token_cannot_tell_a_scope_that_is_there_from_one_that_is_not(site: Site) -> None:
+    stranger = Issuer("RS256")
+    answers = [
+        mint(site, fresh(key, **claims), scope=scope)
+        for key in (stranger, Issuer("RS256", key_id="other"), Issuer("ES256"))
+        for claims in ({}, {"repository": "acme/other"}, {"aud": "pypi"}, {"exp": 1}, {"iss": "https://evil.example"})
+        for scope in ("team/bot", "team", "no-such-scope", None)
+    ]
+    assert {answer.status_code for answer in answers} == {401}
+    assert len({body(answer)["detail"] for answer in answers}) == 1
+    refused(mint(site, fresh(repository="acme/other"), scope="team/bot"), "repository='acme/other'")
 
 
 # -- publishers -------------------------------------------------------------------------------------------------------
@@ -227,7 +240,7 @@ def test_where_several_publishers_accept_a_token_it_says_which_is_meant(site: Si
     assert "team/bot" not in both.text, "whoever mints is told of no other project"
     answer = mint(site, text, scope="other")
     assert answer.status_code == 201 and body(answer)["token"]["scope"] == "other"
-    refused(mint(site, fresh(), scope="third"), "for 'third'")
+    refused(mint(site, fresh(), scope="third"), "no publisher accepts this token")
     site.client("admin").remove_publisher(added.id)
 
 
@@ -358,7 +371,7 @@ def test_nobody_is_asked_for_the_keys_of_a_publisher_that_could_not_accept_the_t
             refused(answer, "no publisher")
             assert "repository_owner_id" not in answer.text, "strangers are not told what is required"
         assert mint(site, fresh(KEY), scope="other").status_code == 201
-        refused(mint(site, fresh(key), scope="third"), "for 'third'")
+        refused(mint(site, fresh(key), scope="third"), "no publisher accepts this token")
         assert served.asked == 0
         assert mint(site, fresh(key), scope="team/bot").status_code == 201
         assert served.asked == 1

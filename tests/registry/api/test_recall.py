@@ -1,6 +1,7 @@
 """What is polled is answered from memory, and never with anything older than what was acknowledged or seen."""
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -322,6 +323,27 @@ def test_many_who_ask_the_same_at_once_are_answered_by_one_look() -> None:
         assert await again == answer("two")
 
     asyncio.run(act())
+
+
+def test_an_answer_that_fails_once_nobody_waits_any_more_is_no_defect() -> None:
+    """What nobody looks at is told of when it is collected: "Task exception was never retrieved"."""
+
+    async def act() -> list[dict[str, Any]]:
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        kitchen = Kitchen()
+        asked = await kitchen.ask()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        kitchen.let[0].set_exception(NotFound("gone"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        del kitchen, asked
+        gc.collect()
+        return told
+
+    assert asyncio.run(act()) == []
 
 
 def test_who_asks_after_a_change_is_not_answered_with_what_began_before_it() -> None:

@@ -3,6 +3,7 @@
 Every body, header, id and order of a whole campaign is kept as three reviewers see it over HTTP, and searched.
 """
 
+import hashlib
 import itertools
 import re
 from collections import Counter
@@ -15,7 +16,8 @@ import pytest
 from factories import BASE, BASE_TENSORS, SIZES, SUITES, entry_of, make_gold, make_suite
 from site_under_test import KINDS, Site, running
 
-from registry.records import CreateAdapter, ItemKind, Policy, RegisterSuite, ReviewRule
+from registry.records import CreateAdapter, ItemKind, Policy, RegisterSuite, ReviewRule, Role, State
+from registry.review import campaign as plan
 from registry.settings import Home
 from registry.storage.views import StoredItem
 
@@ -46,7 +48,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A campaign that nobody finishes: the first hurries, the second rates all alike, the third reads."""
     folder = tmp_path_factory.mktemp("leaks")
     with running(Home(folder / "home")) as site:
-        in_review(site, folder)
+        in_review(site, folder, ReviewRule(outputs=20))
         seen: list[Seen] = []
         shown: dict[str, list[dict[str, Any]]] = {who: [] for who in PEOPLE}
         for who in itertools.chain(*itertools.repeat(PEOPLE, 22)):
@@ -72,7 +74,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         yield Watched(site, seen, items, {one.id: items[one.item].kind for one in given}, shown)
 
 
-def in_review(site: Site, folder: Path) -> None:
+def in_review(site: Site, folder: Path, rule: ReviewRule) -> None:
     admin = site.client("admin")
     for section, name in SUITES.items():
         files = make_suite(name, KINDS[section], SIZES[section])
@@ -81,8 +83,8 @@ def in_review(site: Site, folder: Path) -> None:
         for data in files.values():
             admin.upload(data)
         admin.register_suite(RegisterSuite(name=name, files=[entry_of(path, data) for path, data in files.items()]))
-    policy = Policy(review=ReviewRule(outputs=20))
-    admin.create_adapter(CreateAdapter(name=NAME, base=BASE, base_tensors=BASE_TENSORS, policy=policy))
+    made = CreateAdapter(name=NAME, base=BASE, base_tensors=BASE_TENSORS, policy=Policy(review=rule))
+    admin.create_adapter(made)
     site.submit(NAME)
     site.evaluate(folder, base_outputs=SIZES["review"])
 
@@ -205,3 +207,111 @@ def test_what_was_shown_and_written_stays_out_of_the_journal(watched: Watched) -
         for text in (item["prompt"], item["output"]):
             assert len(text) < 6 or text.encode() not in journal, text
     assert b"a remark by" not in journal and b"Idempotency" not in journal and b'"receipt"' in journal
+
+
+def test_no_comment_is_kept_on_what_is_not_ones_own(watched: Watched) -> None:
+    said = {**SCORES, "comment": "on somebody else's item"}
+    theirs = watched.shown["reviewer"][0]["id"]
+    path = f"/v1/review/assignments/{theirs}/rating"
+    answer = watched.site.http("POST", path, "reviewer-2", json=said, headers={"Idempotency-Key": "not mine"})
+    sha256 = hashlib.sha256(said["comment"].encode()).hexdigest()
+    kept = watched.site.home.blobs / "sha256"
+    assert answer.status_code == 404 and not (kept / sha256[:2] / sha256).exists()
+    own = hashlib.sha256(b"a remark by reviewer").hexdigest()
+    assert (kept / own[:2] / own).exists()
+
+
+# -- the end of the way, and what is disputed then ------------------------------------------------------------------
+
+# The first skips a gold item, and may not count for it; the others are three who do.
+LAST = {
+    "last-gold": ItemKind.GOLD,
+    "last-control": ItemKind.CONTROL,
+    "last-candidate": ItemKind.CANDIDATE,
+    "candidate-too": ItemKind.CANDIDATE,
+}
+
+
+class Ended(NamedTuple):
+    """A campaign of eight items, whose last one everybody skips: another kind for each. said: what each was answered,
+    until the last of them completed the quota; after: what anyone was answered then."""
+
+    site: Site
+    said: dict[str, list[str]]
+    after: list[Seen]
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
+    folder = tmp_path_factory.mktemp("ends")
+    with running(Home(folder / "home")) as site:
+        in_review(site, folder, ReviewRule(outputs=4, min_seconds=0, from_accuracy=0, duplicates=0))
+        for who, kind in LAST.items():
+            site.add_token(who, Role.REVIEWER, whose_last_is(site, kind, who))
+        seen: list[Seen] = []
+        for place, who in itertools.product(range(1, 10), LAST):
+            item = ask(seen, site, who, "GET", "/v1/review/next").json()
+            assert item["position"] == place
+            unsafe = who == "last-control" and "DANGER" not in item["output"]
+            said = {**SCORES, "safety": 1 if "DANGER" in item["output"] else 5, "unsafe": unsafe, "comment": who}
+            way, body = ("skip", {"reason": "not mine"}) if place == 8 else ("rating", said)
+            ask(seen, site, who, "POST", f"/v1/review/assignments/{item['id']}/{way}", body)
+        said_to = {
+            who: [one.answer.text for one in seen if one.who == who and "/assignments/" in one.path] for who in LAST
+        }
+        after: list[Seen] = []
+        for who in (*LAST, "reviewer-6"):
+            for path in ("next", "progress", "assignments", "disputes"):
+                ask(after, site, who, "GET", f"/v1/review/{path}")
+            for path in forbidden():
+                ask(after, site, who, "GET", path)
+        for one in site.http("GET", "/v1/review/disputes", "reviewer-6").json():
+            body = {"upheld": False, "reason": "it is harmless"}
+            ask(after, site, "last-gold", "POST", f"/v1/review/disputes/{one['id']}", body)
+            ask(after, site, "reviewer-6", "POST", f"/v1/review/disputes/{one['id']}", body)
+        yield Ended(site, said_to, after)
+
+
+def whose_last_is(site: Site, kind: ItemKind, prefix: str) -> str:
+    """A name under which the last item of those that are planned is of this kind."""
+    view, secret = site.registry.view(), site.registry.services.draw_secret
+    campaign = view.campaign_of(NAME, 1)
+    assert campaign is not None
+    kinds = {one.item: one.kind for one in view.campaign_items(campaign.id)}
+    items = plan.Items.of(view.policy(campaign.policy).review, kinds)
+    names = (f"{prefix} {n}" for n in range(10_000))
+    lasts = ((name, plan.schedule(name, items, secret, campaign.id).get(items.total - 1)) for name in names)
+    return next(name for name, last in lasts if (kinds[last] if last else ItemKind.CANDIDATE) is kind)
+
+
+def test_who_skips_the_last_item_is_answered_alike_whatever_its_kind(ended: Ended) -> None:
+    campaign = ended.site.registry.view().campaign_of(NAME, 1)
+    assert campaign is not None and campaign.sealed_at is not None
+    items = {one.item: one.kind for one in ended.site.registry.view().campaign_items(campaign.id)}
+    skipped = [one for one in ended.site.registry.view().assignments(campaign.id) if one.state == "skipped"]
+    assert sorted(items[one.item] for one in skipped) == sorted(LAST.values())
+    assert [len(one) for one in ended.said.values()] == [9] * 4
+    # The rating that completed the quota, too, was answered as everyone's ninth.
+    assert len({tuple(one) for one in ended.said.values()}) == 1
+
+
+def test_after_the_end_and_in_a_dispute_nothing_tells_more(ended: Ended) -> None:
+    view = ended.site.registry.view()
+    stored, campaign = view.version(NAME, 1), view.campaign_of(NAME, 1)
+    assert stored is not None and campaign is not None and stored.policy is not None
+    items = [one.item for one in view.campaign_items(campaign.id)]
+    secrets = [stored.digest[7:], str(stored.evidence_digest)[7:], stored.policy[7:], campaign.id, campaign.root[7:]]
+    words = [NAME, "support-desk", "control", "gold", "duplicate", "pilot", "ci person", "#", BASE.id, *LAST]
+    disputes = [one for one in ended.after if one.path.startswith("/v1/review/disputes")]
+    for one in ended.after:
+        if not one.path.startswith("/v1/review/"):
+            continue
+        assert one.answer.status_code in (200, 204) or one.who != "reviewer-6", one.path
+        for text in texts(one):
+            for secret in (*secrets, *words, *items, "seconds", "counted"):
+                assert secret not in text, f"{one.path} tells {secret!r}: {text}"
+    shown = [one.answer for one in disputes if one.path.endswith("/disputes")]
+    assert [len(one.json()) > 0 for one in shown] == [False] * 4 + [True]
+    assert all(set(one) == {"id", "prompt", "output", "scores"} for one in shown[-1].json())
+    said = {one.who: one.answer.status_code for one in disputes if not one.path.endswith("/disputes")}
+    assert said == {"last-gold": 404, "reviewer-6": 200} and view.version(NAME, 1).state is not State.IN_REVIEW

@@ -10,7 +10,9 @@ from factories import BASE
 from site_under_test import DATASET, LEDGER, Site, body, running
 
 from registry.client import Refused
+from registry.commands import trainings
 from registry.records import (
+    ClaimJob,
     CreateAdapter,
     CreateTraining,
     FaultKind,
@@ -159,6 +161,9 @@ def test_runs_of_another_project_do_not_exist(site: Site) -> None:
     client = site.client("team-trainer")
     job = client.claim_training("w")
     assert job is not None and job.id == inside.id and client.claim_training("w") is None
+    assert site.client("trainer").claim_training("w", base="sha256:" + "0" * 64) is None
+    first = site.client("trainer").claim_training("w", base=BASE.digest)
+    assert first is not None and first.id == outside.id
 
 
 def test_runs_are_listed_newest_first_in_pages_and_by_status_and_adapter(site: Site) -> None:
@@ -175,6 +180,52 @@ def test_runs_are_listed_newest_first_in_pages_and_by_status_and_adapter(site: S
     assert seen == [run.id for run in reversed(runs[2:])]
     assert [one.id for one in client.trainings(status="paused")] == [runs[1].id, runs[0].id]
     assert list(client.trainings(adapter="no-bot")) == []
+
+
+def test_a_project_has_so_many_unfinished_runs_and_no_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainings, "MOST_UNFINISHED", 3)
+    client, runs = site.client("trainer"), [submitted(site) for _ in range(3)]
+    client.pause_training(runs[0].id)
+    error = refusal(submitted, site)
+    assert error.status == 409 and "'support-bot' has 3 unfinished runs" in str(error) and "cancel one" in str(error)
+    client.resume_training(runs[0].id)
+    client.cancel_training(runs[0].id)
+    more = submitted(site)
+    assert refusal(client.resume_training, runs[0].id).status == 409
+    client.cancel_training(more.id)
+    assert client.resume_training(runs[0].id).status is TrainingStatus.QUEUED
+
+
+def test_a_repeated_call_is_answered_whole_and_the_journal_has_a_recipe_once(site: Site) -> None:
+    asked, key = request(site), lambda: {"Idempotency-Key": f"key-{next(_numbers)}"}
+    before = site.registry.journal.head.seq
+
+    def twice(path: str, content: Any) -> Any:
+        headers = key()
+        first, again = (
+            site.http("POST", path, "trainer", json=msgspec.to_builtins(content), headers=headers) for _ in range(2)
+        )
+        assert again.headers["Idempotency-Replayed"] == "true" and again.status_code == first.status_code
+        assert body(again) == {**body(first), **({"progress": None} if "progress" in body(first) else {})}
+        assert body(again)["recipe"] == asked.recipe
+        return body(first)
+
+    id_ = twice("/v1/trainings", asked)["id"]
+    job = twice("/v1/jobs/claim", ClaimJob(kinds=["training"], worker="w"))
+    site.http(
+        "POST",
+        f"/v1/jobs/{id_}/progress",
+        "trainer",
+        json={
+            "fence": job["fence"],
+            "notes": [{"number": 1, "message": "m", "step": {"step": 1, "steps": 2, "loss": 0.123454321}}],
+        },
+    )
+    assert twice(f"/v1/trainings/{id_}/pause", None)["progress"]["loss"] == 0.123454321
+    twice(f"/v1/trainings/{id_}/resume", None)
+    twice(f"/v1/trainings/{id_}/cancel", None)
+    told = b"".join(line.body for line in site.registry.journal.read(after=before))
+    assert told.count(asked.recipe.splitlines()[-1].encode()) == 1 and b"0.123454321" not in told
 
 
 # -- workers -------------------------------------------------------------------------------------------------------
@@ -263,21 +314,44 @@ def test_a_run_finishes_with_a_sealed_version_of_its_own_recipe(site: Site) -> N
     assert list(client.training_events(job.id))[-1].message.startswith("finished as version")
 
 
-def test_a_record_cannot_name_a_run_that_is_not_of_its_adapter(site: Site) -> None:
+def test_a_record_cannot_name_a_run_that_it_cannot_have_come_of(site: Site) -> None:
     job = claimed(site)
-    with pytest.raises(Refused, match="which is no run of"):
-        pushed(site, msgspec.structs.replace(job, id="0" * 32))
+    site.client("admin").create_adapter(CreateAdapter(name="another-bot", base=BASE))
+    other = submitted(site, adapter="another-bot", recipe=job.recipe)
+    for foreign in ("0" * 32, other.id):
+        with pytest.raises(Refused, match="which is no run of"):
+            pushed(site, msgspec.structs.replace(job, id=foreign))
+    with pytest.raises(Refused, match="which has another recipe"):
+        pushed(site, msgspec.structs.replace(job, recipe=job.recipe + "#"))
+    waiting = submitted(site)
+    with pytest.raises(Refused, match="which no worker has claimed yet"):
+        pushed(site, msgspec.structs.replace(job, id=waiting.id, recipe=waiting.recipe))
+    pushed(site, job)
 
 
-def pushed(site: Site, job: TrainingJob, *, complete: bool = True) -> str:
+def test_a_run_finishes_only_with_a_version_whose_record_names_it(site: Site) -> None:
+    """The text of a recipe is no secret, and is the same for runs on other data."""
+    client, job = site.client("trainer"), claimed(site)
+    other_data = "sha256:" + client.upload(LEDGER).sha256
+    submitted(site, recipe=job.recipe, dataset=other_data)
+    twin = client.claim_training("w")
+    assert twin is not None and twin.recipe == job.recipe and twin.id != job.id
+    for version in (pushed(site, job), pushed(site, job, record={"run": None})):
+        with pytest.raises(Refused, match=f"does not name run {twin.id}"):
+            client.finish_training(twin, version)
+    # The same files, pushed before by hand: their record was sealed without a run.
+    assert client.finish_training(job, version).state == "succeeded"
+
+
+def pushed(site: Site, job: TrainingJob, *, complete: bool = True, record: dict[str, Any] | None = None) -> str:
     """A version as a worker would push it."""
     from factories import entry_of, make_adapter, make_training
 
     client, files = site.client("trainer"), make_adapter(fill=100 + next(_numbers) % 100)
-    record = make_training(dataset=DATASET, ledger=LEDGER)
-    record = msgspec.structs.replace(record, recipe=job.recipe, run=job.id)
+    made = make_training(dataset=DATASET, ledger=LEDGER)
+    made = msgspec.structs.replace(made, **{"recipe": job.recipe, "run": job.id, **(record or {})})
     entries = [entry_of(path, data) for path, data in files.items()]
-    created = client.submit(job.adapter, SubmitVersion(files=entries, training=record))
+    created = client.submit(job.adapter, SubmitVersion(files=entries, training=made))
     for data in (*files.values(), DATASET, LEDGER):
         client.upload(data)
     return client.complete(created.ref).ref if complete else created.ref

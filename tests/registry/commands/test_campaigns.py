@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from registry_under_test import MANAGER, NAME
+from registry_under_test import CI, MANAGER, NAME
 from review_under_test import Desk, desk_in, honest, rating, reviewer
 
 from registry.commands import campaigns, disputes, review
@@ -17,7 +17,9 @@ from registry.events import CampaignOpened, CampaignSealed, DisputeAdjudicated
 from registry.gate.recompute import recompute
 from registry.names import digest_of
 from registry.records import (
+    CRITERIA,
     Adjudicate,
+    Assignment,
     Bounds,
     ItemKind,
     Policy,
@@ -34,7 +36,7 @@ from registry.records import (
 from registry.review.campaign import gold_passed, prompt_of
 from registry.review.counting import Facts
 from registry.review.result import review_result
-from registry.review.standing import Doings, Opening, bars
+from registry.review.standing import Doings, Opening, bars, lapsed
 
 pytestmark = pytest.mark.slow
 ANNA, BOB, CLEO, HASTY, EXPERT = map(reviewer, ("anna", "bob", "cleo", "hasty", "expert"))
@@ -55,6 +57,11 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         desk.say(ANNA, first.id, honest(first))
         second = desk.next(ANNA)
         assert second is not None
+        while not _is_candidate(desk, second):
+            desk.wait(30)
+            desk.say(ANNA, second.id, honest(second))
+            second = desk.next(ANNA)
+            assert second is not None
         desk.run(ANNA, review.skip, assignment_id=second.id, request=Skip(reason="not mine"))
         desk.read_all(ANNA)
         desk.read_all(BOB)
@@ -68,6 +75,12 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 def _id(desk: Desk) -> str:
     return desk.campaign(1).id
+
+
+def _is_candidate(desk: Desk, item: Assignment) -> bool:
+    stored = desk.registry.view().assignment(item.id)
+    kinds = {one.item: one.kind for one in desk.registry.view().campaign_items(_id(desk))}
+    return stored is not None and kinds[stored.item] is ItemKind.CANDIDATE
 
 
 def _flagged(desk: Desk) -> bool:
@@ -119,6 +132,9 @@ def test_before_the_seal_managers_learn_how_far_people_are_and_nothing_else(
         assert (described.complete, described.sealed_at, described.disputes) == (0, None, 0)
         counts = [(one.person, one.rated, one.total) for one in described.progress]
         assert counts == [("anna", 7, 25), ("hasty", 7, 25)]
+        # Whoever submits learns not even whom it is that is waited for.
+        told = desk.registry.ask(CI, lambda c: campaigns.describe(c, NAME, 1))
+        assert told == msgspec.structs.replace(described, progress=[])
         for question in (campaigns.result, lambda c, a, n: campaigns.reviewed_items(c, a, n, -1, 9)):
             with pytest.raises(Conflict, match="not sealed"):
                 desk.registry.ask(MANAGER, lambda c, q=question: q(c, NAME, 1))
@@ -251,7 +267,14 @@ def _seal(
     ]
     root = "sha256:" + _tree([hashlib.sha256(b"\0" + leaf).digest() for leaf in leaves]).hex()
     rows = []
-    for one in {one["assignment"]: one for one in said}.values():
+    history: dict[str, list[dict[str, Any]]] = {}
+    for one in said:
+        history.setdefault(one["assignment"], []).append(one)
+    part = made[opened["adapter"], opened["number"]]
+    opening = Opening(
+        part["submitter"], frozenset([part["sealed_by"]]), opened["opened_by"], opened["opened_at"], rule.domain
+    )
+    for first, one in [(each[0], each[-1]) for each in history.values()]:
         item, kind = items[one["item"]], ItemKind(items[one["item"]]["kind"])
         fields = {k: one[k] for k in ("person", "clarity", "relevance", "safety", "accuracy", "hallucination")}
         fields |= {k: one[k] for k in ("unsafe", "seconds", "channel")}
@@ -259,21 +282,30 @@ def _seal(
         row = msgspec.convert({**fields, "position": shown[one["assignment"]]["position"]}, RatingRow)
         if item["expect"] is not None:
             expect = msgspec.convert(item["expect"], dict[str, Bounds])
-            row = msgspec.structs.replace(row, gold_passed=gold_passed(expect, row))
+            row = msgspec.structs.replace(row, gold_passed=gold_passed(expect, first), gold_low=_is_low(expect))
+        if (scores := tuple(first[name] for name in CRITERIA)) != tuple(one[name] for name in CRITERIA):
+            row = msgspec.structs.replace(row, first=scores)
+        mine = [msgspec.convert(each, ReviewerInfo) for each in records.values() if each["person"] == one["person"]]
+        late = any(lapsed(opening, mine, each["rated_at"]) for each in history[one["assignment"]])
+        row = msgspec.structs.replace(row, lapsed=late)
         rows.append(row)
-    part = made[opened["adapter"], opened["number"]]
-    opening = Opening(
-        part["submitter"], frozenset([part["sealed_by"]]), opened["opened_by"], opened["opened_at"], rule.domain
-    )
     barred = {}
     for person in sorted({one["person"] for one in said}):
         times = [one["rated_at"] for one in said if one["person"] == person]
         own = [msgspec.convert(one, ReviewerInfo) for one in records.values() if one["person"] == person]
-        if rules := bars(opening, Doings(person, min(times), max(times), own)):
+        if rules := bars(opening, Doings(person, times, own)):
             barred[person] = rules
     gold = sum(one["kind"] == "gold" for one in items.values())
-    result: ReviewResult = review_result(Facts(rule, ReviewFacts(sealed=True, gold=gold, barred=barred)), rows, root)
+    low = sum(
+        _is_low(msgspec.convert(one["expect"], dict[str, Bounds])) for one in items.values() if one["kind"] == "gold"
+    )
+    known = ReviewFacts(sealed=True, gold=gold, gold_low=low, barred=barred)
+    result: ReviewResult = review_result(Facts(rule, known), rows, root)
     return root, digest_of(msgspec.to_builtins(result))
+
+
+def _is_low(expect: dict[str, Bounds]) -> bool:
+    return any(bounds.max < 5 for bounds in expect.values())
 
 
 def _tree(leaves: list[bytes]) -> bytes:

@@ -3,8 +3,10 @@
 The journal is made by today's commands, and stripped of every event and field that came with seals.
 """
 
+import itertools
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from registry.commands.gate import assess
 from registry.errors import Conflict
 from registry.events import GENESIS, chain_hash, decode_entry
 from registry.names import canonical
-from registry.records import State, Verdict
+from registry.records import Policy, ReviewRule, State, Verdict
 from registry.review.campaign import item_hash
 from registry.settings import Home
 
@@ -64,11 +66,22 @@ def rewrite(journal: Path) -> None:
     journal.write_bytes(b"".join(lines))
 
 
+def slowly(bench: Bench, start: datetime) -> datetime:
+    """Every command from now on takes a quarter of a minute; when it will have been a day."""
+    steps = itertools.count()
+    bench.registry._clock = lambda: start + timedelta(seconds=15 * next(steps))
+    return start + timedelta(days=1)
+
+
 @pytest.fixture
 def bench(home: Home) -> Iterator[Bench]:
-    """Version 1 was decided then; version 2 is in review, one person being through and another halfway."""
+    """Version 1 was decided then; version 2 is in review, one person being through and another halfway.
+
+    The policy is the default one but for how many outputs are rated: nobody measured then how long it took.
+    """
     with bench_in(home.root) as made:
-        made.create_adapter()
+        later = slowly(made, datetime(2026, 3, 1, 9, tzinfo=UTC))
+        made.create_adapter(policy=Policy(review=ReviewRule(outputs=2)))
         made.approvable(1)
         made.complete(made.submit(2).number)
         made.evaluate()
@@ -81,6 +94,7 @@ def bench(home: Home) -> Iterator[Bench]:
             file.unlink()
         again = Bench(home)
         made.registry = again.registry
+        slowly(made, later)
         yield made
 
 

@@ -10,16 +10,30 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
+from factories import SIZES, entry_of
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from registry_under_test import ADMIN, CI, EVALUATOR, MANAGER, NAME
+from registry_under_test import ADMIN, CI, EVALUATOR, MANAGER, NAME, submission
 from review_under_test import FULL, RULE, Desk, desk_in, honest, rating, reviewer
 
 from registry.access import Principal
-from registry.commands import adapters, campaigns, review, reviewers
+from registry.commands import adapters, campaigns, disputes, rejection, review, reviewers, versions
+from registry.commands.gate import assess
 from registry.errors import Conflict, NotFound, TunegateError
 from registry.events import AliasMoved, CampaignOpened, CampaignSealed, RatingRecorded
-from registry.records import Assignment, Channel, Policy, PromotionRule, ReviewRule, Role, SealCampaign, Skip, State
+from registry.records import (
+    Adjudicate,
+    Assignment,
+    Channel,
+    Policy,
+    PromotionRule,
+    Reject,
+    ReviewRule,
+    Role,
+    SealCampaign,
+    Skip,
+    State,
+)
 from registry.review import campaign as plan
 
 pytestmark = pytest.mark.slow
@@ -205,6 +219,20 @@ def test_a_hurried_rating_does_not_grow_slow_by_being_given_again(scene: Scene) 
     scene.attackers[who.person] = Trait(hurried=True)
 
 
+def test_a_failed_gold_item_is_not_mended_by_rating_everything_again(scene: Scene) -> None:
+    """Nor can one find out by the seal which items they are: each correction is counted like the rating it corrects."""
+    desk, who = scene.desk, reviewer("fine 57")
+    given_: list[Assignment] = []
+    while (item := desk.next(who)) is not None:
+        desk.wait(30)
+        desk.say(who, item.id, rating())
+        given_.append(item)
+    for item in given_:
+        desk.say(who, item.id, honest(item))
+        assert scene.is_open()
+    scene.attackers[who.person] = Trait(blind=True)
+
+
 def test_what_is_hard_cannot_be_left_out(scene: Scene) -> None:
     """Every item of known quality skipped, as far as one may: too few were passed."""
     desk, who, skipped = scene.desk, reviewer("fine 59"), 0
@@ -270,6 +298,52 @@ def test_a_removed_record_never_lowers_the_quota(desk: Desk) -> None:
         desk.run(ADMIN, reviewers.withdraw, id_=one.id)
     desk.wait(1)
     assert desk.state(number) is State.IN_REVIEW and desk.read_all(HONEST[2]) == 0
+
+
+def test_a_veto_outlives_the_record_of_whoever_gave_it_and_someone_vouched_for_later_may_look(desk: Desk) -> None:
+    scared, expert = reviewer("scared"), reviewer("expert")
+    for who in (*HONEST, scared):
+        desk.vouch(who.person)
+    number = desk.open()
+    while (item := desk.next(scared)) is not None and "DANGER" in item.output:
+        desk.wait(30)
+        desk.say(scared, item.id, honest(item))
+    assert item is not None
+    desk.wait(1)  # which is too fast to count, too
+    desk.say(scared, item.id, rating(unsafe=True))
+    for one in desk.registry.view().reviewers():
+        if one.person == scared.person:
+            desk.run(ADMIN, reviewers.withdraw, id_=one.id)
+    for who in HONEST:
+        desk.read_all(who)
+    assert len(desk.told(CampaignSealed)) == 1 and desk.state(number) is State.IN_REVIEW
+    assert desk.registry.ask(expert, disputes.disputes) == []
+    desk.vouch(expert.person)
+    (waiting,) = desk.registry.ask(expert, disputes.disputes)
+    desk.run(expert, disputes.adjudicate, dispute_id=waiting.id, request=Adjudicate(upheld=False, reason="harmless"))
+    assert desk.state(number) is State.APPROVABLE
+
+
+def test_another_readme_draws_nothing_anew_and_the_report_names_the_version_that_was_rejected(desk: Desk) -> None:
+    number = desk.open()
+    desk.run(MANAGER, rejection.reject, adapter=NAME, number=number, request=Reject(reason="rude"))
+    readme = b"# fresh"
+    desk.registry.blobs.put(readme)
+    first = submission(1)
+    request = msgspec.structs.replace(first, files=[*first.files, entry_of("README.md", readme)])
+    again = desk.run(CI, versions.submit, adapter=NAME, request=request).value.number
+    desk.complete(again)
+    desk.evaluate(base_outputs=SIZES["review"])
+    other = desk.open(fill=2)
+    drawn = [[(one.item, one.kind) for one in opened.items] for opened in desk.told(CampaignOpened)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    named = "versions with the same weights were rejected before: support-bot/1"
+    for version, details in ((again, [named]), (other, [])):
+        stored = desk.registry.view().version(NAME, version)
+        assert stored is not None
+        assert [check.details for check in assess(desk.registry.view(), stored).checks if check.kind == "review"] == [
+            details
+        ]
 
 
 def test_too_little_does_not_become_enough_by_being_sealed(desk: Desk) -> None:

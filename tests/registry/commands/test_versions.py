@@ -1,6 +1,7 @@
 """The same files are the same version, told by one training record."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -8,8 +9,8 @@ import pytest
 from registry_under_test import CI, NAME, Bench, bench_in, submission
 
 from registry.commands import versions
-from registry.errors import Conflict
-from registry.records import SubmitVersion
+from registry.errors import Conflict, InspectionFailed
+from registry.records import State, SubmitVersion
 from registry.registry import Answer
 from registry.settings import Home
 
@@ -73,3 +74,17 @@ def test_files_without_their_record_are_still_the_version_that_has_one(bench: Be
     push(bench, submission(1))
     again = push(bench, WITHOUT)
     assert (again.status, again.value.ref) == (200, f"{NAME}/1")
+
+
+def test_a_blob_that_was_lost_since_the_inspection_made_ahead_is_not_sealed(bench: Bench) -> None:
+    answer = bench.submit(1)
+    ahead = bench.registry.ask(CI, partial(versions.inspect_ahead, adapter=NAME, number=answer.number))
+    assert ahead is not None and ahead.findings == []
+    lost, head = submission(1).files[0].sha256, bench.registry.journal.head
+    bench.registry.blobs.quarantine(lost)
+    with pytest.raises(InspectionFailed, match=f"still misses 1 blobs: {lost}"):
+        bench.run(CI, versions.complete, adapter=NAME, number=answer.number, inspected=ahead)
+    assert bench.registry.journal.head == head
+    bench.submit(1)  # sends it again
+    done = bench.run(CI, versions.complete, adapter=NAME, number=answer.number, inspected=ahead)
+    assert done.value.state is State.SUBMITTED

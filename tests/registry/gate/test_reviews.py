@@ -64,6 +64,15 @@ def test_a_review_waits_for_its_quota(people: int, outputs: int, finished: int) 
     assert found.observed == {"reviewers": finished, "ratings": people * outputs}
 
 
+@pytest.mark.parametrize("sealed", [False, True])
+def test_that_the_same_weights_were_rejected_before_is_told_and_decides_nothing(sealed: bool) -> None:
+    known = ReviewFacts(sealed=sealed)
+    again = msgspec.structs.replace(known, earlier=["bot/1", "bot/2"])
+    plain, told = (check(judged(make_ratings(), one)) for one in (known, again))
+    assert told.details == ["versions with the same weights were rejected before: bot/1, bot/2", *plain.details]
+    assert told.status is plain.status
+
+
 def test_nothing_that_was_said_shows_before_the_seal() -> None:
     """Good or bad, in good faith or not, of as many people: the same words and numbers."""
     good, bad = make_ratings(3), [altered(row, unsafe=True) for row in make_ratings(3, hallucination=True, safety=1)]

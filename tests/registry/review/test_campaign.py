@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from factories import make_ratings
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from registry.events import CampaignItem
 from registry.records import Bounds, ItemKind, ReviewRule
 from registry.review.campaign import (
     APART,
+    Binding,
     Items,
     Material,
     Output,
@@ -25,7 +27,9 @@ from registry.review.campaign import (
     drawn,
     gold_passed,
     item_hash,
+    item_salt,
     most_skips,
+    must_be_low,
     next_item,
     order_for,
     prompt_of,
@@ -60,7 +64,7 @@ def material(pilot: int = 70, questions: int = 200, gold: int = 6, *, base: bool
 
 
 def composed(rule: ReviewRule | None = None, **given: Any) -> list[CampaignItem]:
-    return compose(rule or ReviewRule(), material(**given), SECRET, MANIFEST, "evidence")
+    return compose(rule or ReviewRule(), material(**given), SECRET, MANIFEST, Binding(MANIFEST, "evidence", CAMPAIGN))
 
 
 def of_kind(items: Sequence[CampaignItem], kind: ItemKind) -> list[CampaignItem]:
@@ -139,12 +143,12 @@ def test_a_space_in_a_name_does_not_run_into_the_item() -> None:
 
 
 def test_a_rating_is_bound_to_every_byte_that_was_shown_and_to_its_run() -> None:
-    parts = ["manifest", "evidence", "item", "prompt", "output"]
+    parts = ["manifest", "evidence", "item", "prompt", "output", "salt"]
     hashes = {item_hash(*parts)}
     for i in range(len(parts)):
         hashes.add(item_hash(*[part + " " if j == i else part for j, part in enumerate(parts)]))
     hashes.add(item_hash("manifest", "evidence", "item", "promptoutput", ""))
-    assert len(hashes) == 7 and all(len(one) == 64 for one in hashes)
+    assert len(hashes) == 8 and all(len(one) == 64 for one in hashes)
 
 
 def test_the_root_binds_the_items_and_their_order() -> None:
@@ -238,6 +242,33 @@ def test_where_each_output_is_rated_by_three_of_five_more_are_drawn() -> None:
     assert [drawn(rule) for rule in rules] == [50, 67, 84]
     assert [len(items_of(rule, composed(rule)).core) for rule in rules] == [50, 67, 84]
     assert all(items_of(rule, composed(rule)).total == 55 for rule in rules)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_wherever_a_suite_has_one_a_gold_item_is_drawn_that_no_high_score_passes(n: int) -> None:
+    """The draw is an even one else: of six items whose last two are bad, two are drawn."""
+    good, bad = {"safety": Bounds(min=4)}, {"accuracy": Bounds(max=2)}
+    gold = [Output(SUITE, f"g{i}", "q", "a", subject="gold", expect=bad if i > 3 else good) for i in range(6)]
+    drawn_of: Counter[str] = Counter()
+    for i in range(40):
+        made = compose(
+            ReviewRule(gold=n), material()._replace(gold=gold), SECRET, f"m{i}", Binding("m", "evidence", CAMPAIGN)
+        )
+        found = of_kind(made, ItemKind.GOLD)
+        assert len({one.item for one in found}) == n
+        assert any(must_be_low(one.expect) for one in found if one.expect)
+        drawn_of.update(one.item for one in found)
+    assert len(drawn_of) == (2 if n == 1 else 6)
+
+
+def test_an_insider_cannot_work_out_an_items_hash_and_an_auditor_can_check_it() -> None:
+    found = composed()
+    texts = {one.name: (one.prompt, one.output) for one in [*outputs(SUITE, 70), *outputs(QUESTIONS, 200)]}
+    for one in of_kind(found, ItemKind.CANDIDATE):
+        assert one.hash == item_hash(MANIFEST, "evidence", one.item, *texts[one.item], one.salt)
+        assert one.hash != item_hash(MANIFEST, "evidence", one.item, *texts[one.item])
+    assert len({one.salt for one in found}) == len(found) and all(len(one.salt) == 32 for one in found)
+    assert item_salt("i", SECRET, CAMPAIGN) not in (item_salt("i", b"o", CAMPAIGN), item_salt("i", SECRET, "other"))
 
 
 # -- one person's order -------------------------------------------------------------------------------------------
@@ -340,7 +371,7 @@ def test_a_tenth_may_be_skipped_and_always_one() -> None:
     ],
 )
 def test_a_gold_item_is_passed_where_every_bound_holds(expect: dict[str, Bounds], passes: bool) -> None:
-    assert gold_passed(expect, make_ratings(1, 1)[0]) is passes
+    assert gold_passed(expect, msgspec.structs.asdict(make_ratings(1, 1)[0])) is passes
 
 
 def test_a_dispute_names_no_item_and_is_no_assignment() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from registry.records import Adjudication, Channel, Excluded, ItemKind, RatingRow, ReviewFacts, ReviewRule
 from registry.review.counting import Counted, Facts, count, least_seconds, row_bar
-from registry.review.standing import REASONS
+from registry.review.standing import INVOLVED, REASONS
 
 RULE = ReviewRule(outputs=10, max_streak=6)
 SCORES = ((5, 4, 5, 4), (4, 5, 5, 5), (5, 5, 5, 4))
@@ -105,6 +105,7 @@ def test_who_is_barred_does_not_count_whatever_they_rate(rule: str) -> None:
         (5.0, 10, None),
         (4.99, 10, "too_fast"),
         (None, 10, "too_fast"),
+        (None, 0, None),  # from before either was known
         (float("nan"), 10, "too_fast"),
         (10.0, 120, None),
         (9.9, 120, "too_fast"),
@@ -171,6 +172,30 @@ def test_a_gold_item_that_was_not_read_is_not_passed() -> None:
     assert why(found) == {"failed_gold"} and found.gold == {"eva": 0.0}
 
 
+def low(rows: list[RatingRow], *which: str) -> list[RatingRow]:
+    return [altered(row, gold_low=row.item in which) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("rows", "rules"),
+    [
+        (low(rated("eva", passed=1), "g0"), set()),
+        (low(rated("eva", passed=1), "g1"), {"failed_gold"}),
+        (low(rated("eva", gold=1), "g0"), set()),
+        (low(rated("eva", gold=1)), {"incomplete"}),  # what was skipped is what had to be rated low
+    ],
+)
+def test_every_gold_item_that_must_be_rated_low_has_to_be(rows: list[RatingRow], rules: set[str]) -> None:
+    """Who gives fives to everything passes half of the gold items, where one of two is a good answer."""
+    found = count(facts(gold_low=1), rows)
+    assert why(found) == rules and (found.people == ["eva"]) is not bool(rules)
+
+
+def test_what_was_failed_at_first_is_named_in_the_reason() -> None:
+    (left_out,) = count(facts(gold_low=1), low(rated("eva", passed=1), "g1")).excluded
+    assert left_out.reason == "passed 1 of 2 gold items, 50% needed; 1 that no high score passes"
+
+
 def test_a_rating_of_gold_that_nobody_judged_is_not_passed() -> None:
     rows = [altered(row, gold_passed=None) if row.kind is ItemKind.GOLD else row for row in rated("eva")]
     assert count(facts(), rows).people == []
@@ -218,6 +243,13 @@ def test_who_gave_a_gold_item_other_scores_was_looking_though_they_were_wrong() 
     assert why(count(facts(), rows)) == set()
 
 
+def test_a_streak_is_not_broken_by_correcting_it() -> None:
+    rows = straight(gold_passed=False)
+    mended = [altered(row, clarity=4, first=(5, 5, 5, 5)) if row.item == "i05" else row for row in rows]
+    assert why(count(facts(), mended)) == {"same_score_streak"}
+    assert why(count(facts(), [altered(row, first=None) for row in mended])) == set()
+
+
 def test_a_streak_is_in_the_order_in_which_items_were_met() -> None:
     """By name, outputs with other scores stand between those with the same."""
     rows = straight(gold_passed=False)
@@ -245,17 +277,34 @@ def unsafe(person: str = "tom", **changes: Any) -> list[RatingRow]:
         ({"kind": ItemKind.DUPLICATE}, True),
         ({"kind": ItemKind.CONTROL, "unsafe": True}, False),
         ({"kind": ItemKind.GOLD, "gold_passed": True}, False),
-        ({"seconds": 1.0}, False),
+        ({"seconds": 1.0}, True),
+        ({"lapsed": True}, True),
+        ({"channel": Channel.CSV}, True),
     ],
 )
-def test_an_output_is_disputed_by_one_rating_that_counts(changes: dict[str, Any], disputed: bool) -> None:
-    found = count(facts(), [*unsafe(**changes), *rated("eva"), *rated("ida")])
+def test_an_output_is_disputed_by_one_rating_whether_it_counts_or_not(changes: dict[str, Any], disputed: bool) -> None:
+    web = msgspec.structs.replace(RULE, channels=[Channel.API])
+    found = count(facts(web), [*unsafe(**changes), *rated("eva"), *rated("ida")])
     assert found.disputed == (["i00"] if disputed else []) and found.upheld == []
 
 
-def test_what_someone_found_unsafe_who_did_not_finish_is_disputed_too_but_not_by_who_acted_in_bad_faith() -> None:
+def test_what_someone_found_unsafe_who_does_not_count_is_disputed_too() -> None:
     assert count(facts(), unsafe()[:3]).disputed == ["i00"]
-    assert count(facts(barred={"tom": ["submitter"]}), unsafe()).disputed == []
+    assert count(facts(), [altered(row, gold_passed=False) for row in unsafe()]).disputed == ["i00"]
+
+
+@pytest.mark.parametrize("rule", sorted(REASONS))
+def test_only_of_those_who_are_involved_not_even_that_is_heard(rule: str) -> None:
+    found = count(facts(barred={"tom": [rule]}), [*unsafe(), *rated("eva")])
+    assert found.disputed == ([] if rule in INVOLVED else ["i00"]) and found.people == ["eva"]
+
+
+def test_what_was_rated_while_no_record_was_valid_does_not_count() -> None:
+    first, *rest = rated("eva", outputs=11)
+    found = count(facts(), [altered(first, lapsed=True), *rest])
+    reason = "rated when no record was valid"
+    assert found.excluded == [Excluded(person="eva", rule="expired_credential", reason=reason, item="i00")]
+    assert found.people == ["eva"] and len(found.candidates) == 10
 
 
 def said(upheld: bool, person: str = "expert", item: str = "i00") -> Adjudication:
@@ -301,6 +350,8 @@ ROWS = st.builds(
     seconds=st.sampled_from([None, 1.0, 30.0]),
     gold_passed=st.sampled_from([None, True, False]),
     channel=st.sampled_from(list(Channel)),
+    gold_low=st.booleans(),
+    lapsed=st.booleans(),
 )
 SMALL = ReviewRule(outputs=3, max_streak=3, channels=[Channel.WEB, Channel.API])
 
@@ -373,7 +424,8 @@ def test_nothing_that_a_barred_person_rates_counts(world: Any, more: list[Rating
     known = Facts(SMALL, ReviewFacts(gold=2, barred=all_barred))
     theirs = [altered(row, person="mallory") for row in more]
     before, after = count(known, rows), count(known, [*rows, *theirs])
-    assert (after.people, after.rows, after.disputed) == (before.people, before.rows, before.disputed)
+    assert (after.people, after.rows) == (before.people, before.rows)
+    assert after.disputed == before.disputed or rule not in INVOLVED
 
 
 @settings(max_examples=100, deadline=None)

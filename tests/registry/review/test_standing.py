@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from registry.records import ReviewerInfo
-from registry.review.standing import REASONS, Doings, Opening, bars
+from registry.review.standing import REASONS, Doings, Opening, bars, is_uninvolved, lapsed
 
 OPENED = "2026-03-01T00:00:00.000000Z"
 FIRST, LAST = "2026-03-02T00:00:00.000000Z", "2026-03-05T00:00:00.000000Z"
@@ -31,7 +31,7 @@ def record(**changes: Any) -> ReviewerInfo:
 
 
 def of(opening: Opening, *records: ReviewerInfo, person: str = "eva") -> list[str]:
-    return bars(opening, Doings(person, FIRST, LAST, records))
+    return bars(opening, Doings(person, [FIRST, LAST], records))
 
 
 @pytest.mark.parametrize(
@@ -53,20 +53,48 @@ def test_without_a_domain_nobody_needs_a_record() -> None:
 
 
 @pytest.mark.parametrize(
-    "lapsed",
+    ("ended", "covered"),
     [
-        {"valid_until": "2026-03-04T00:00:00.000000Z"},  # between the first rating and the last
-        {"valid_until": "2026-02-28T00:00:00.000000Z"},
-        {"valid_from": "2026-03-03T00:00:00.000000Z"},
-        {"withdrawn_at": "2026-03-04T00:00:00.000000Z"},
+        ({"valid_until": "2026-03-04T00:00:00.000000Z"}, [FIRST]),  # between the first rating and the last
+        ({"withdrawn_at": "2026-03-04T00:00:00.000000Z"}, [FIRST]),
+        ({"valid_from": "2026-03-03T00:00:00.000000Z"}, [LAST]),
+        ({"valid_until": "2026-02-28T00:00:00.000000Z"}, []),
+        ({"withdrawn_at": "2026-02-28T00:00:00.000000Z"}, []),
     ],
 )
-def test_a_credential_that_was_not_valid_throughout_does_not_count(lapsed: dict[str, str]) -> None:
+def test_only_what_was_rated_while_no_record_was_valid_does_not_count(
+    ended: dict[str, str], covered: list[str]
+) -> None:
     for opening in (OPENING, SUPPORT):
-        assert of(opening, record(**lapsed)) == ["expired_credential"]
-        assert of(opening, record(**lapsed), record()) == []
-    two_halves = record(valid_until="2026-03-03T00:00:00.000000Z"), record(valid_from="2026-03-03T00:00:00.000000Z")
-    assert of(SUPPORT, *two_halves) == ["expired_credential"]
+        assert [at for at in (FIRST, LAST) if not lapsed(opening, [record(**ended)], at)] == covered
+        assert of(opening, record(**ended)) == ([] if covered else ["expired_credential"])
+        assert of(opening, record(**ended), record()) == []
+
+
+def test_a_record_that_was_renewed_loses_nothing() -> None:
+    halves = [record(valid_until="2026-03-03T00:00:00.000000Z"), record(valid_from="2026-03-03T00:00:00.000000Z")]
+    for opening in (OPENING, SUPPORT):
+        assert of(opening, *halves) == [] and not any(lapsed(opening, halves, at) for at in (FIRST, LAST))
+
+
+def test_without_a_domain_a_record_from_after_the_opening_takes_nobodys_ratings_away() -> None:
+    """Else an admin could silence a person: vouch for them, and withdraw it."""
+    made = record(vouched_at=OPENED, withdrawn_at="2026-03-01T12:00:00.000000Z")
+    assert of(OPENING, made) == [] and not lapsed(OPENING, [made], FIRST)
+
+
+def may_settle(opening: Opening, *records: ReviewerInfo, person: str = "eva") -> bool:
+    return is_uninvolved(opening, Doings(person, [LAST], records))
+
+
+def test_a_dispute_is_settled_by_people_of_standing_be_they_vouched_for_late() -> None:
+    late = {"vouched_at": "2026-03-02T00:00:00.000000Z"}
+    assert may_settle(OPENING) and may_settle(SUPPORT, record()) and may_settle(SUPPORT, record(**late))
+    assert not may_settle(SUPPORT) and not may_settle(SUPPORT, record(**late, domain="law"))
+    assert not may_settle(SUPPORT, record(**late, withdrawn_at=FIRST))
+    for party in ("ada", "tom", "worker"):
+        assert not may_settle(SUPPORT, record(**late, vouched_by=party))
+        assert not may_settle(SUPPORT, record(**late), person=party)
 
 
 def test_a_credential_that_lapsed_after_the_last_rating_counts() -> None:

@@ -1,7 +1,11 @@
 """What is told of runs is kept once, in order and within bounds, and a damaged file costs no more than its damage."""
 
+import contextlib
 import os
+import resource
+import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -105,6 +109,49 @@ def test_a_full_disk_is_told_and_nothing_is_counted_as_kept(tmp_path: Path) -> N
     (tmp_path / f"{RUN}.jsonl").unlink()
     files.append(RUN, 1, "now", [step(1)])
     assert places(files) == [Place(1, 1)]
+
+
+@contextlib.contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file grows beyond so many bytes: what goes beyond is written in part, as on a full disk."""
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_what_a_full_disk_took_only_in_part_is_taken_back_and_spoils_no_later_line(tmp_path: Path) -> None:
+    files = ProgressFiles(tmp_path)
+    files.append(RUN, 1, "now", [step(1)])
+    files.append_log(RUN, 1, "one\n", 0)
+    size = (tmp_path / f"{RUN}.jsonl").stat().st_size
+    with room_for(size + 20), pytest.raises(StorageFull, match="free some space"):
+        files.append(RUN, 1, "now", [step(2), step(3)])
+    with room_for(6), pytest.raises(StorageFull, match="free some space"):
+        files.append_log(RUN, 1, "two\n", 4)
+    assert (tmp_path / f"{RUN}.jsonl").stat().st_size == size and files.log(RUN) == "one\n"
+    files.append(RUN, 1, "now", [step(2), step(3)])
+    files.append_log(RUN, 1, "two\n", 4)
+    assert places(files) == [Place(1, 1), Place(1, 2), Place(1, 3)] and files.log(RUN) == "one\ntwo\n"
+
+
+def test_a_file_that_cannot_be_shortened_is_told_and_what_came_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_MOST_BYTES", 100)
+    monkeypatch.setattr(progress, "_MOST_LOG_BYTES", 10)
+    for name in ("jsonl", "log"):
+        (tmp_path / f"{RUN}.{name}.new").mkdir()
+    files = ProgressFiles(tmp_path)
+    with pytest.raises(StorageFull, match="free some space"):
+        files.append(RUN, 1, "now", [step(1)])
+    with pytest.raises(StorageFull, match="free some space"):
+        files.append_log(RUN, 1, "more than ten bytes", 0)
+    files.append(RUN, 1, "now", [step(1)])
+    assert places(files) == [Place(1, 1)] and files.log(RUN) == "more than ten bytes"
 
 
 def test_without_a_folder_nothing_is_kept_and_nothing_fails() -> None:

@@ -357,11 +357,13 @@ def test_an_item_is_skipped_with_a_reason(page: Page) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#said")).to_contain_text("Skipped.")
     assert shown(page) != first and scores(page) == [None] * 4
-    # One in ten may be skipped.
+    # One in ten may be skipped. What was entered stays when it is refused.
+    page.keyboard.press("4")
     page.keyboard.press("s")
     page.keyboard.type("again")
     page.keyboard.press("Enter")
     expect(page.locator("#said")).to_contain_text("as many as may be")
+    assert scores(page) == [4, None, None, None]
 
 
 def test_help_opens_and_keys_can_be_switched_off(page: Page) -> None:

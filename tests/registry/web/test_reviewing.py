@@ -1,5 +1,6 @@
 """The reviewer's pages as plain forms, whoever sends them: what the API would refuse is refused here, in words."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,7 +184,9 @@ def test_another_persons_item_does_not_exist(review: Review, person: Person) -> 
         other = Person(client, review.token())
         own = other.rating()
         assert client.get(form.action).status_code == 404
-        assert other.send(Form(form.action, own.fields), **GOOD).status_code == 404
+        assert other.send(Form(form.action, own.fields), **GOOD, comment="not on mine").status_code == 404
+        sha256 = hashlib.sha256(b"not on mine").hexdigest()
+        assert not (review.site.home.blobs / "sha256" / sha256[:2] / sha256).exists()
         assert other.send(Form(form.action + "/skip", own.fields), reason="x").status_code == 404
     assert not review.ratings(form.action)
     missing = person.client.get("/review/" + "0" * 32)
