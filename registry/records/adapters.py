@@ -12,7 +12,7 @@ from registry.records.evidence import Evidence
 from registry.records.policy import Policy
 from registry.records.words import Count, Digest, Record, Request, Sha256, State, Text, Word
 
-LintCode = Annotated[str, Meta(pattern=r"^[EW][0-9]{3}\Z")]
+_LintCode = Annotated[str, Meta(pattern=r"^[EW][0-9]{3}\Z")]
 
 
 class FileEntry(Record):
@@ -55,9 +55,9 @@ class TrainingRecord(Record, omit_defaults=True):
     metrics: dict[str, float]
     seconds: float
     run: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
-    waived: Annotated[dict[LintCode, Text], Meta(max_length=100)] = {}
+    waived: Annotated[dict[_LintCode, Text], Meta(max_length=100)] = {}
     lint: Annotated[list[Finding], Meta(max_length=100)] = []
-    preflight: Annotated[dict[LintCode, Count], Meta(max_length=200)] = {}
+    preflight: Annotated[dict[_LintCode, Count], Meta(max_length=200)] = {}
 
 
 def manifest_digest(files: Sequence[FileEntry], base: Base | None = None) -> str:

