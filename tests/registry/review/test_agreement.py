@@ -115,7 +115,8 @@ def test_nobody_agrees_more_than_wholly(items: list[list[int]]) -> None:
     equal = raw_agreement(items)
     assert equal is None or equal >= 0
     ac2 = gwet_ac2(items)
-    assert ac2 is None or ac2 >= -1.0
+    # Chance is at most 18/20 · 4/5: the weights add up to 18 over five scores that are all as frequent.
+    assert ac2 is None or ac2 >= -0.72 / 0.28 - 1e-12
 
 
 @given(ITEMS, st.randoms(use_true_random=False))
