@@ -69,7 +69,10 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str
 def read_sheet(data: bytes) -> Sheet:
     """The ratings on a sheet, as any spreadsheet saves it; InvalidRequest lists every problem by its line."""
     reader = _reader(data)
-    header = [name.strip().lower() for name in next(reader, [])]
+    try:
+        header = [name.strip().lower() for name in next(reader, [])]
+    except csv.Error as error:
+        raise InvalidRequest(f"line 1 is not CSV: {error}; start from `tunegate review export`") from None
     if missing := [name for name in _NEEDED if header.count(name) != 1]:
         raise InvalidRequest(
             f"line 1 must name each of these columns once: {', '.join(missing)}; start from `tunegate review export`"

@@ -5,7 +5,7 @@ import io
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from registry.cli.sheets import COLUMNS, FLAGS, Line, read_sheet, write_sheet
@@ -169,6 +169,7 @@ def test_what_is_no_sheet_is_refused_with_a_remedy(data: bytes, word: str) -> No
 
 
 @given(st.binary(max_size=300))
+@example(b'"')
 def test_any_bytes_are_a_sheet_or_are_refused(data: bytes) -> None:
     for prefix in (b"", ",".join(COLUMNS).encode() + b"\n"):
         try:
