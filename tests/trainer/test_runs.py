@@ -81,7 +81,7 @@ def test_killed_at_random_steps_it_ends_in_the_same_bytes(lab: Lab, whole: str, 
     run = lab.submit(LONG, adapter="killed-bot")
     first, second, third = sorted(random.sample(range(5, STEPS - 30), 3))
     for step in (first, second):
-        started.append(lab.worker())
+        started.append(lab.worker(once=False))  # waits for the lease of the one before
         lab.wait_for_step(run, step)
         kill(started[-1])
         lab.wait(run, lambda _: not trainers(run.id))
