@@ -11,14 +11,11 @@ hashing and fsyncing the same bytes, while `/healthz` is asked a hundred times a
 
 import argparse
 import itertools
-import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +27,7 @@ from rich.table import Table
 from benchmarks import load, mlflow_server, registry_homes
 from benchmarks.load import CONNECTIONS, Connection, Load
 from benchmarks.registry_homes import MANY, NAME
+from benchmarks.served import environment, served
 from benchmarks.upload import measure_uploads, resident
 from registry.api.cursor import write_cursor
 from registry.client import Client
@@ -43,15 +41,6 @@ from site_under_test import DATASET, LEDGER
 _MODEL = "bench"
 _PARTS = ("reads", "writes", "growth", "upload")
 _FILES = 150  # so many configurations and as many weights give every pair of them as a version
-_START_SECONDS = 120
-
-
-class Server(NamedTuple):
-    """A running `tunegate serve`. ready_seconds: from the start of the process to its first yes."""
-
-    url: str
-    pid: int
-    ready_seconds: float
 
 
 def main() -> None:
@@ -88,7 +77,7 @@ def _beside_mlflow(root: Path, asked: argparse.Namespace) -> None:
     home = Home(root / "home")
     tokens = registry_homes.approved(home, CONNECTIONS)
     _, version = mlflow_server.install()
-    with _served(home) as server, mlflow_server.served(root / "mlflow") as other:
+    with served(home) as server, mlflow_server.served(root / "mlflow") as other:
         mlflow_server.fill(other, _MODEL, 2, CONNECTIONS)
         rows: list[Row] = []
         if "reads" in asked.only:
@@ -213,9 +202,9 @@ def _cost(home: Home, token: str) -> Iterator[tuple[str, str]]:
     yield "journal, MiB", f"{home.journal.stat().st_size / 2**20:.0f}"
     began = time.monotonic()
     command = [sys.executable, "-m", "registry", "rebuild"]
-    subprocess.run(command, env=_environment(home), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, env=environment(home), check=True, stdout=subprocess.DEVNULL)
     yield "`tunegate rebuild`, s", f"{time.monotonic() - began:.1f}"
-    with _served(home) as server:
+    with served(home) as server:
         yield "start-up, s", f"{server.ready_seconds:.2f}"
         yield "RSS after start-up, MiB", f"{resident(server.pid) / 2**20:.0f}"
         path, headers = f"/v1/adapters/{MANY}/versions", {"Authorization": f"Bearer {token}"}
@@ -247,7 +236,7 @@ def _middle(url: str, headers: dict[str, str]) -> str:
 def _upload(root: Path, mebibytes: int, rounds: int) -> None:
     home = Home(root / "home")
     tokens = registry_homes.approved(home, 1)
-    with _served(home) as server:
+    with served(home) as server:
         found = measure_uploads(root, server.url, tokens[Role.CI], server.pid, mebibytes, rounds)
     table = Table(title=f"upload of {mebibytes} MiB, median of {rounds}", box=None)
     for name in ("", "MiB/s", "of raw", "RSS growth, MiB", "/healthz p99 meanwhile, ms"):
@@ -264,32 +253,6 @@ def _upload(root: Path, mebibytes: int, rounds: int) -> None:
 
 
 # -- shared ---------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _served(home: Home) -> Iterator[Server]:
-    log = home.root.with_suffix(".log")
-    began = time.monotonic()
-    with log.open("w") as output:
-        command = [sys.executable, "-m", "registry", "serve", "--port", "0"]
-        server = subprocess.Popen(command, env=_environment(home), stdout=output, stderr=subprocess.STDOUT)
-    try:
-        deadline = began + _START_SECONDS
-        while not (found := re.search(r"at (http://\S+?)/?\s", log.read_text())):
-            if time.monotonic() > deadline or server.poll() is not None:
-                raise RuntimeError(f"the server did not start: {log.read_text()}")
-            time.sleep(0.02)
-        with Client(found[1]) as client:
-            while not client.ready() and time.monotonic() < deadline:
-                time.sleep(0.02)
-        yield Server(found[1], server.pid, time.monotonic() - began)
-    finally:
-        server.terminate()
-        server.wait(timeout=60)
-
-
-def _environment(home: Home) -> dict[str, str]:
-    return {**os.environ, "TUNEGATE_HOME": str(home.root)}
 
 
 def _table(title: str) -> Table:

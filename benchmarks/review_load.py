@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks import registry_homes
 from benchmarks.load import Connection, quantile
-from benchmarks.registry import _served
+from benchmarks.served import served
 from registry.commands import adapters, jobs, tokens, versions
 from registry.records import CreateAdapter, CreateToken, Policy, RegisterSuite, ReviewRule, Role
 from registry.settings import Home
@@ -40,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tunegate-bench-") as folder:
         home = Home(Path(folder) / "home")
         people = _prepared(home, -(-asked.people // _EACH))[: asked.people]
-        with _served(home) as server:
+        with served(home) as server:
             began = time.perf_counter()
             saves, asks = asyncio.run(_all(server.url, people, asked.think))
             seconds = time.perf_counter() - began

@@ -1,161 +1,115 @@
-"""Tokens per second of our trainer beside stock TRL: same base in 4 bits, same LoRA, same batches, same steps.
+"""What the trainer costs and gains, on the demo's base and data: tables of ratios. Asserts nothing about time.
 
-    python -m benchmarks.trainer [--steps 12] [--rounds 3]
+    python -m benchmarks.trainer [--only stock service resume] [--steps 12] [--rounds 5]
 
-Each round trains afresh with both, one after the other; the table gives medians. Tokens are the rows' own (padding and
-shared prefixes not counted), so the ratio is that of the time for the same work; the losses show that it is the same.
+stock: our trainer beside a TRL script as its users write it: same base in 4 bits, same LoRA, batches and steps; tokens
+a second and a CPU second, and the losses, which show that both learnt the same. service: a run that was submitted to a
+registry and done by its worker, each between two runs of the bare trainer, without registry, worker, events and
+heartbeats. resume: the same run twice, and once more killed at three random steps with its worker: the digests of the
+weights. Tokens are the rows' own (padding and shared prefixes not counted).
 """
 
 import argparse
+import json
+import random
 import statistics
+import subprocess
+import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.trainer_runs import Lab, laboratory
+from benchmarks.trainer_scripts import SCRIPTS, Result
 from registry import settings
 from trainer import base as bases
-from trainer.dataset import Split
-from trainer.libraries import quiet
-from trainer.recipe import Recipe, read_recipe
 
-RECIPE = Path(__file__).parent.parent / "suites" / "support-desk" / "recipe.toml"
-
-
-class Result(NamedTuple):
-    tokens_per_second: float
-    loss: float
+_PARTS = ("stock", "service", "resume")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=_PARTS, default=_PARTS)
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     home = settings.home()
-    bases.prepare_demo_base(home.bases, print)
-    recipe, text = read_recipe(RECIPE)
-    base = bases.locate_base(recipe.base, home.bases)
-    with quiet():
-        examples = _examples(recipe, text, base, asked.steps)
-        found: dict[str, list[Result]] = {"stock TRL": [], "tunegate": []}
-        for _ in range(asked.rounds):
-            found["stock TRL"].append(_stock(recipe, base, examples))
-            found["tunegate"].append(_ours(recipe, base, examples))
-    _print(found, asked.steps)
+    base = bases.prepare_demo_base(home.bases, print)
+    with tempfile.TemporaryDirectory(prefix="tunegate-bench-") as folder:
+        if "stock" in asked.only:
+            _beside_stock(base, Path(folder), asked.steps, asked.rounds)
+        if "service" in asked.only or "resume" in asked.only:
+            with laboratory(Path(folder), base, asked.steps) as lab:
+                if "service" in asked.only:
+                    _beside_bare(lab, base, asked.rounds)
+                if "resume" in asked.only:
+                    _resumed(lab, asked.steps)
 
 
-def _examples(recipe: Recipe, text: str, base: Path, steps: int) -> list[Any]:
-    from trainer import qlora, run
-
-    plan = run.plan_run(recipe, text, RECIPE.parent, base, Path(tempfile.gettempdir()))
-    tokenizer = qlora.load_tokenizer(base)
-    rows = plan.data.rows[: steps * recipe.training.batch_size]
-    return [run.tokenise("data", row, Split.TRAIN, tokenizer, recipe).example for row in rows]
-
-
-def _ours(recipe: Recipe, base: Path, examples: list[Any]) -> Result:
-    from trainer import qlora
-
-    losses: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        model, tokenizer = qlora.load_model(base, recipe), qlora.load_tokenizer(base)
-        once = _once(recipe)
-        started = time.monotonic()
-        qlora.train(model, tokenizer, once, examples, [], Path(folder), lambda seen: losses.append(seen.loss))
-        return _result(examples, time.monotonic() - started, losses)
-
-
-def _stock(recipe: Recipe, base: Path, examples: list[Any]) -> Result:
-    """The same run as a TRL user writes it: SFTTrainer with a peft config, nothing overridden."""
-    import torch
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PrinterCallback
-    from trl import SFTConfig, SFTTrainer
-
-    from trainer import qlora
-
-    on_cpu = not torch.cuda.is_available()
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16, quantization_config=quantization)
-    layers = range(recipe.lora.first_layer, model.config.num_hidden_layers)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = SFTTrainer(
-            model=model,
-            args=SFTConfig(
-                output_dir=folder,
-                max_steps=len(examples) // recipe.training.batch_size,
-                per_device_train_batch_size=recipe.training.batch_size,
-                learning_rate=recipe.training.learning_rate,
-                lr_scheduler_type=recipe.training.schedule,
-                warmup_steps=0,
-                optim="adamw_torch_fused",
-                use_cpu=on_cpu,
-                bf16=not on_cpu,
-                gradient_checkpointing=not on_cpu,
-                seed=recipe.seed,
-                data_seed=recipe.seed,
-                logging_steps=1,
-                save_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-                max_length=None,
-                dataset_kwargs={"skip_prepare_dataset": True},
-                dataloader_pin_memory=False,
-            ),
-            train_dataset=Dataset.from_dict(
-                {
-                    "input_ids": [one.ids for one in examples],
-                    "labels": [one.labels for one in examples],
-                }
-            ),
-            processing_class=qlora.load_tokenizer(base),
-            peft_config=LoraConfig(
-                r=recipe.lora.rank,
-                lora_alpha=recipe.lora.alpha,
-                target_modules=list(recipe.lora.target_modules),
-                layers_to_transform=list(layers),
-                task_type="CAUSAL_LM",
-            ),
-        )
-        trainer.remove_callback(PrinterCallback)
-        started = time.monotonic()
-        trainer.train()
-        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        return _result(examples, time.monotonic() - started, losses)
-
-
-def _once(recipe: Recipe) -> Recipe:
-    """One pass without warm-up, checkpoints and replay, so that both do the same."""
-    import msgspec
-
-    training = msgspec.structs.replace(recipe.training, epochs=1.0, warmup=0.0, checkpoint_steps=10**6)
-    return msgspec.structs.replace(recipe, training=training, replay=None)
-
-
-def _result(examples: list[Any], seconds: float, losses: list[float]) -> Result:
-    return Result(sum(len(one.ids) for one in examples) / seconds, statistics.fmean(losses))
-
-
-def _print(found: dict[str, list[Result]], steps: int) -> None:
-    table = Table(title=f"QLoRA training, {steps} steps, medians of {len(found['tunegate'])} rounds", box=None)
-    for column in ("", "tokens/s", "ratio", "mean loss"):
+def _beside_stock(base: Path, folder: Path, steps: int, rounds: int) -> None:
+    found: dict[str, list[Result]] = {name: [] for name in SCRIPTS}
+    for _ in range(rounds):
+        for name in SCRIPTS:  # one after the other, so that a slow minute of the machine hits both
+            found[name].append(_script(name, base, folder, steps))
+    table = Table(title=f"QLoRA training, {steps} steps, medians of {rounds} rounds", box=None)
+    for column in ("", "tokens/s", "ratio", "tokens/CPU s", "ratio", "mean loss"):
         table.add_column(column, justify="left" if not column else "right")
-    floor = statistics.median(one.tokens_per_second for one in found["stock TRL"])
+    floor = found["stock TRL"]
     for name, results in found.items():
-        speed = statistics.median(one.tokens_per_second for one in results)
-        loss = statistics.median(one.loss for one in results)
-        table.add_row(name, f"{speed:.0f}", f"{speed / floor:.2f}", f"{loss:.3f}")
+        numbers = [f"{_median(results, 'loss'):.3f}"]
+        for key in ("tokens_per_cpu_second", "tokens_per_second"):
+            numbers[:0] = f"{_median(results, key):.0f}", f"{_median(results, key) / _median(floor, key):.2f}"
+        table.add_row(name, *numbers)
     Console().print(table)
+
+
+def _beside_bare(lab: Lab, base: Path, rounds: int) -> None:
+    bare = [lab.bare(base)]
+    through, ratios, waits = [], [], []
+    for number in range(rounds):
+        run, first_event = lab.train(f"service-{number}")
+        through.append(lab.tokens_per_second(run))
+        waits.append(first_event)
+        bare.append(lab.bare(base))
+        ratios.append(through[-1] / statistics.fmean(bare[-2:]))
+    table = Table(title=f"the service around the trainer, A/B/A, {rounds} rounds", box=None)
+    for column in ("", "tokens/s, median", "ratio, median", "least", "most"):
+        table.add_column(column, justify="left" if not column else "right")
+    table.add_row("the trainer alone", f"{statistics.median(bare):.0f}", "1.000")
+    middle, least, most = statistics.median(ratios), min(ratios), max(ratios)
+    table.add_row(
+        "through the registry", f"{statistics.median(through):.0f}", f"{middle:.3f}", f"{least:.3f}", f"{most:.3f}"
+    )
+    Console().print(table)
+    Console().print(f"submit to first event: {1000 * statistics.median(waits):.0f} ms, most {1000 * max(waits):.0f} ms")
+    Console().print(f"submitted again: {'the same run' if lab.again('service-0') else 'ANOTHER RUN'}")
+
+
+def _resumed(lab: Lab, steps: int) -> None:
+    whole, again = (lab.weights(lab.train(f"whole-{number}")[0]) for number in range(2))
+    kills = sorted(random.sample(range(1, steps), 3))
+    killed = lab.weights(lab.killed("killed", kills))
+    table = Table(title="the same run: digests of its weights", box=None)
+    for column in ("", "sha256", ""):
+        table.add_column(column)
+    table.add_row("uninterrupted", whole[:16], "")
+    table.add_row("uninterrupted, again", again[:16], "the same" if again == whole else "DIFFERENT")
+    said = f"kill -9 at steps {', '.join(map(str, kills))} of {steps}"
+    table.add_row(said, killed[:16], "the same" if killed == whole else "DIFFERENT")
+    Console().print(table)
+
+
+def _script(name: str, base: Path, folder: Path, steps: int) -> Result:
+    """A script in a process of its own, which ends with its result as JSON."""
+    command = [sys.executable, "-m", "benchmarks.trainer_scripts", name, str(base), str(folder), str(steps)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return Result(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _median(results: list[Result], key: str) -> float:
+    return float(statistics.median(getattr(one, key) for one in results))
 
 
 if __name__ == "__main__":

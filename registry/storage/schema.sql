@@ -173,6 +173,7 @@ CREATE TABLE trainings (
     recipe TEXT NOT NULL,
     dataset TEXT NOT NULL,
     replay TEXT,
+    preferences TEXT,
     notes TEXT,
     submitter TEXT NOT NULL,
     created_at TEXT NOT NULL,

@@ -102,11 +102,30 @@ class WorkingSet:
             return None
         return {**dict(zip(shape.columns, found[0], strict=True)), **self._updates.get(table, {}).get(key, {})}
 
+    def _read_all(self, table: str, where: Mapping[str, Any]) -> None:
+        """Remember the stored rows with these values, and their keys: one question, where there would be many."""
+        shape, rows, changed = self._table(table), self._rows[table], self._updates.get(table, {})
+        condition = " AND ".join(f"{column} = ?" for column in where)
+        chosen = f"SELECT {', '.join(shape.columns)} FROM {table} WHERE {condition} ORDER BY {', '.join(shape.key)}"
+        stored = self._db.execute(chosen, list(where.values())).fetchall()
+        keys: list[Key] = []
+        for values in stored:
+            row = dict(zip(shape.columns, values, strict=True))
+            keys.append(key := _values(row, shape.key))
+            if key not in rows:
+                rows[key] = {**row, **changed.get(key, {})}
+                self._weigh(row)
+        self._remember_keys(table, where, keys)
+
     def all_remembered(self, table: str) -> dict[Key, Row | None]:
         return dict(self._rows.get(table, {}))
 
     def select(self, table: str, **where: Any) -> list[Row]:
         """The rows with these values, in columns that are never changed."""
+        known = self._keys.setdefault(table, {}).setdefault(tuple(where), {}).get(tuple(where.values()))
+        rows = self._rows.setdefault(table, {})
+        if known is None or sum(key not in rows for key in known) > 1:
+            self._read_all(table, where)
         found = [self.find(table, *key) for key in self._keys_of(table, where)]
         return [row for row in found if row is not None]
 
@@ -121,11 +140,15 @@ class WorkingSet:
             key = self._table(table).key
             condition = " AND ".join(f"{column} = ?" for column in columns)
             chosen = f"SELECT {', '.join(key)} FROM {table} WHERE {condition} ORDER BY {', '.join(key)}"
-            stored = self._db.execute(chosen, list(values)).fetchall()
-            new = [_values(row, key) for row in self._inserts.get(table, ()) if _values(row, columns) == values]
-            known[values] = stored + new
-            self._n_keys += 1 + len(known[values])
+            self._remember_keys(table, where, self._db.execute(chosen, list(values)).fetchall())
         return known[values]
+
+    def _remember_keys(self, table: str, where: Mapping[str, Any], stored: list[Key]) -> None:
+        """stored: the keys of the rows with these values that the database has been told of."""
+        columns, values, key = tuple(where), tuple(where.values()), self._table(table).key
+        new = [_values(row, key) for row in self._inserts.get(table, ()) if _values(row, columns) == values]
+        self._keys[table][columns][values] = stored + new
+        self._n_keys += 1 + len(stored) + len(new)
 
     # -- changing ------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 
+from registry.records import Role
 from registry.storage.views import (
     Database,
     Receipt,
@@ -16,8 +17,10 @@ from registry.storage.views import (
     StoredAlias,
     StoredAssignment,
     StoredCampaign,
+    StoredItem,
     StoredJob,
     StoredRating,
+    StoredToken,
     StoredVersion,
     View,
     read_tensors,
@@ -30,6 +33,7 @@ from registry.storage.working import Key, Row, WorkingSet
 # Manifest digests are remembered of so many adapters and versions, at 200 bytes a version; beyond that, of none.
 _MOST_ADAPTERS, _MOST_DIGESTS = 10_000, 1_000_000
 _FILTER_BITS = 2**24
+_MOST_CAMPAIGNS = 100
 
 
 class WriterView(View):
@@ -37,7 +41,7 @@ class WriterView(View):
 
     def __init__(self, db: duckdb.DuckDBPyConnection) -> None:
         self.rows = WorkingSet(db)
-        self._manifests, self._answered = Manifests(self.rows), Answered(self.rows)
+        self._manifests, self._answered, self._drawn = Manifests(self.rows), Answered(self.rows), Drawn(self.rows)
         self.committed = Committed({}, {})
         super().__init__(self.rows)
 
@@ -45,6 +49,7 @@ class WriterView(View):
         """After a commit."""
         self.rows.settle()
         self._manifests.settle()
+        self._drawn.settle()
         self.committed = Committed(self.rows.all_remembered("adapters"), self.rows.all_remembered("versions"))
 
     # -- the questions that every submission, promotion and revocation asks -----------------------------------------
@@ -99,6 +104,25 @@ class WriterView(View):
 
     # -- the questions that every rating asks ------------------------------------------------------------------------
 
+    def tokens_of(self, person: str) -> list[StoredToken]:
+        rows = self.rows.select("tokens", person=person)
+        found = [StoredToken(*_stored(row, StoredToken._fields))._replace(role=Role(row["role"])) for row in rows]
+        return sorted(found, key=lambda one: (one.created_at, one.id))
+
+    def campaign(self, id_: str) -> StoredCampaign | None:
+        row = self.rows.find("campaigns", id_)
+        return StoredCampaign(*_stored(row, StoredCampaign._fields)) if row else None
+
+    def campaign_items(self, campaign: str) -> list[StoredItem]:
+        return self._drawn.items(campaign) or self._drawn.keep(campaign, super().campaign_items(campaign))
+
+    def shown(
+        self, adapter: str, number: int, suite: str, item: str, subject: str = "candidate"
+    ) -> tuple[str, str] | None:
+        row = self.rows.find("items", adapter, number, suite, item, subject)
+        whole = row is not None and row["prompt"] is not None and row["output"] is not None
+        return (row["prompt"], row["output"]) if row is not None and whole else None
+
     def assignment(self, id_: str) -> StoredAssignment | None:
         row = self.rows.find("assignments", id_)
         return StoredAssignment(*_stored(row, StoredAssignment._fields)) if row else None
@@ -106,14 +130,14 @@ class WriterView(View):
     def assignments(self, campaign: str, person: str | None = None) -> list[StoredAssignment]:
         if person is None:
             return super().assignments(campaign)
-        rows = self.rows.select("assignments", campaign=campaign, person=person)
+        rows = [row for row in self.rows.select("assignments", campaign=campaign) if row["person"] == person]
         found = [StoredAssignment(*_stored(row, StoredAssignment._fields)) for row in rows]
         return sorted(found, key=lambda one: (one.issued_at, one.position))
 
     def ratings(self, campaign: str, person: str | None = None) -> list[StoredRating]:
         if person is None:
             return super().ratings(campaign)
-        rows = self.rows.select("ratings", campaign=campaign, person=person)
+        rows = [row for row in self.rows.select("ratings", campaign=campaign) if row["person"] == person]
         found = [stored_rating(_stored(row, StoredRating._fields)) for row in rows]
         return sorted(found, key=lambda one: (one.seq, one.assignment, one.revision))
 
@@ -183,6 +207,31 @@ class Manifests:
             self._last[adapter] = max(known.values(), default=0)
             self._size += len(known)
         return self._of[adapter]
+
+
+class Drawn:
+    """The items of campaigns of late, which never change once they are drawn."""
+
+    def __init__(self, rows: WorkingSet) -> None:
+        self._of: dict[str, list[StoredItem]] = {}
+        rows.watch("campaign_items", self)
+
+    def items(self, campaign: str) -> list[StoredItem]:
+        return self._of.get(campaign, [])
+
+    def keep(self, campaign: str, items: list[StoredItem]) -> list[StoredItem]:
+        self._of[campaign] = items
+        return items
+
+    def inserted(self, row: Row) -> None:
+        self._of.pop(row["campaign"], None)
+
+    def forgotten(self) -> None:
+        self._of = {}
+
+    def settle(self) -> None:
+        if len(self._of) > _MOST_CAMPAIGNS:
+            self._of = {}
 
 
 class Answered:

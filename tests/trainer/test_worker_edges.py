@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -11,7 +12,6 @@ import pytest
 from factories import make_weights
 from training_shop import SILENT, Shop, base, fault, shop, site
 
-import registry.client
 from registry.client import Client, Refused, describe_base
 from registry.records import CreateTraining, TrainingStatus
 from trainer import worker
@@ -161,7 +161,7 @@ def test_a_stream_that_brings_nothing_is_opened_again_after_a_pause(monkeypatch:
         base_url="http://registry.test",
         transport=httpx.MockTransport(lambda _: httpx.Response(200, content=next(left))),
     )
-    monkeypatch.setattr(registry.client.time, "sleep", pauses.append)
+    monkeypatch.setattr(time, "sleep", pauses.append)
     assert [one.id for one in client.follow_training("x")] == ["1-0"]
     assert len(pauses) == 2 and all(pauses), "one for each that brought nothing, none for the one that did"
 
