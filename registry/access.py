@@ -19,6 +19,7 @@ from registry.storage.views import StoredToken, View
 
 _TOKEN = re.compile(r"tg_([a-z]{1,20})_([0-9a-f]{12})_([0-9a-f]{64})_([0-9a-f]{8})", re.ASCII)
 _NO_HASH = "0" * 64
+SERVICE = "tunegate"  # the name under which the service itself acts, and no person's
 PUBLISHER_PREFIX = "ci:"  # begins the name under which a trusted publisher acts, and no person's
 
 

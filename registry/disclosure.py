@@ -20,10 +20,13 @@ _MOST_NAMED = 1000
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\w!#$%&'()*+,./:;=?@\[\]~-]+", re.ASCII)
 _TEXT, _INTEGER = "sc:Text", "sc:Integer"
 _COLUMNS = {
-    "source": (_TEXT, "data, or replay for the base's own answers to general questions"),
+    "source": (_TEXT, "data, replay (the base's own answers to general questions) or dpo (preference pairs)"),
     "id": (_TEXT, "the row's name in its file"),
     "line": (_INTEGER, "its line, from 1"),
-    "disposition": (_TEXT, "what became of it: trained, validation, test, duplicate, too_long, blocked or empty"),
+    "disposition": (
+        _TEXT,
+        "what became of it: trained, validation, test, duplicate, too_long, blocked, empty or held_out",
+    ),
     "reason": (_TEXT, "why it did not train"),
     "content_sha256": (_TEXT, "sha256 of its conversation"),
     "rendered_sha256": (_TEXT, "sha256 of the text that the model saw"),
@@ -120,6 +123,7 @@ def croissant(of: Made, url: str) -> dict[str, Any]:
         "version": f"{version.number}.0.0",
         "datePublished": version.created_at,
         "creator": {"@type": "sc:Person", "name": version.submitter},
+        "citeAs": f"Training data of {version.ref}, {version.created_at[:10]}, {training.dataset}, {url}",
         "isLiveDataset": False,
         "distribution": files,
         "recordSet": [_rows()],

@@ -23,6 +23,7 @@ from registry.events import (
     Entry,
     JobClaimed,
     JobFailed,
+    OutputErased,
     PublisherAdded,
     PublisherRemoved,
     RatingRecorded,
@@ -44,6 +45,7 @@ from registry.events import (
     WebhookDeleted,
     WebhookDisabled,
     WebhookTested,
+    WordsErased,
 )
 
 V = TypeVar("V")
@@ -79,6 +81,8 @@ _TOUCHES_NOTHING = (
     RatingRecorded,
     CampaignSealed,
     DisputeAdjudicated,
+    WordsErased,
+    OutputErased,
 )
 _MOST_SUBJECTS = 50_000
 

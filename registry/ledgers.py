@@ -18,7 +18,10 @@ _MEMORY = "512MB"
 
 
 class LedgerEntry(Struct, frozen=True):
-    """A row of a run's input. source: "data" or "replay"; origin: where the row comes from, as the data says it."""
+    """A row of a run's input. origin: where it comes from, as the data says it.
+
+    source: "data", "replay" (the base's own answers), or "dpo" for a preference pair.
+    """
 
     source: str
     id: str
@@ -35,6 +38,8 @@ class LedgerEntry(Struct, frozen=True):
     collector: str = ""
     reviewer: str = ""
     credential: str = ""
+    reviewed_at: str = ""
+    credential_valid_until: str = ""
 
 
 class Ledger:

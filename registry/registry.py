@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import duckdb
 import msgspec
 
-from registry.access import Principal, authenticate, check_token
+from registry.access import SERVICE, Principal, authenticate, check_token
 from registry.approval.attestation import Signer
 from registry.commands.context import Command, Context, Outcome, Services
 from registry.commands.leases import Leases
@@ -43,7 +43,7 @@ from registry.storage.progress import ProgressFiles
 from registry.storage.views import StoredToken, View
 
 T = TypeVar("T")
-SYSTEM = Principal(token=None, person="tunegate", role=Role.ADMIN)
+SYSTEM = Principal(token=None, person=SERVICE, role=Role.ADMIN)
 _GROUP = 64
 _TIMEOUT_SECONDS = 30.0
 _MAX_KEY = 200
@@ -101,6 +101,7 @@ class Registry:
             catalog.read_rows,
             approval_days,
             ProgressFiles(home.trainings if home else None),
+            catalog.rows_without,
         )
         self.changes = Changes(journal.head.seq)
         # When each token was last let in, since this process started: worth knowing, not worth an entry.

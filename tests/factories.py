@@ -345,7 +345,12 @@ def rows_and_evidence(
     numbers: correct (of 200), lost and gained (of 600, 400 known to the base), base_outputs (of the review suite).
     """
     correct, lost, gained = numbers.get("correct", 190), numbers.get("lost", 10), numbers.get("gained", 10)
-    answered: dict[str, Any] = {"prompt": "what a suite asks", "output": "what a model answers", "n_tokens": 3, "finish": "stop"}
+    answered: dict[str, Any] = {
+        "prompt": "what a suite asks",
+        "output": "what a model answers",
+        "n_tokens": 3,
+        "finish": "stop",
+    }
     rows = [
         make_row(suites["accuracy"], f"i{i:04}", correct=i < correct, contaminated=False, **answered)
         for i in range(SIZES["accuracy"])

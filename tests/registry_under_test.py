@@ -24,13 +24,14 @@ from site_under_test import DATASET, KINDS, LEDGER
 
 from evaluator.evidence import write_rows
 from registry.access import Principal
-from registry.commands import adapters, approvals, jobs, review, versions
+from registry.commands import adapters, approvals, disputes, erasure, jobs, review, versions
 from registry.commands.context import Outcome
 from registry.opening import open_registry
 from registry.records import (
     AliasInfo,
     ClaimJob,
     CreateAdapter,
+    EraseOutput,
     Job,
     Policy,
     PostEvidence,
@@ -130,11 +131,28 @@ class Bench:
         self.run(who, review.rate, assignment_id=item.id, rating=make_rating(**scores), comment_sha256=None)
         return True
 
+    def skip(self, who: Principal, assignment: str, reason: str = "not my field") -> Answer:
+        words = self.registry.blobs.put(reason.encode())
+        return self.run(who, review.skip, assignment_id=assignment, reason_sha256=words)
+
+    def rule(self, who: Principal, dispute: str, *, upheld: bool, reason: str = "I read it") -> Answer:
+        """A word on an output that somebody found unsafe."""
+        words = self.registry.blobs.put(reason.encode())
+        return self.run(who, disputes.adjudicate, dispute_id=dispute, upheld=upheld, reason_sha256=words)
+
     def review(self, **scores: Any) -> None:
         """Everyone rates until nothing is left."""
         for who in REVIEWERS:
             while self.rate(who, **scores):
                 pass
+
+    def erase_output(self, number: int, item: str) -> Answer:
+        """One command, for which the rows without the texts are stored; the rows with them are not deleted."""
+        request = EraseOutput(item=item, reason="asked to")
+        given: dict[str, Any] = {"adapter": NAME, "number": number, "request": request}
+        place = self.registry.ask(ADMIN, partial(erasure.place_of, **given))
+        kept = self.registry.blobs.put(self.registry.services.rows_without(place.rows, place.suite, place.item))
+        return self.run(ADMIN, erasure.erase_output, **given, place=place, kept=kept)
 
     def promote(self, number: int, alias: str = "approved", who: Principal = MANAGER) -> AliasInfo:
         request = Promote(alias=alias)

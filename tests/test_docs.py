@@ -3,6 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args, get_origin
 
 import click
 import msgspec
@@ -82,8 +83,9 @@ def test_every_key_of_a_recipe_is_documented_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `([a-z_.]+)` \| ([^|]+) \|", text, re.M))
     known = {}
     for field in msgspec.structs.fields(Recipe):
-        kind = field.type.__args__[0] if field.name == "replay" else field.type
-        nested = msgspec.structs.fields(kind) if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else []
+        kinds = [one for one in (field.type, *get_args(field.type)) if isinstance(one, type)]
+        sections = [kind for kind in kinds if issubclass(kind, msgspec.Struct) and get_origin(field.type) is not tuple]
+        nested = msgspec.structs.fields(sections[0]) if sections else []
         known |= {f"{field.name}.{one.name}": one.default for one in nested} or {field.name: field.default}
     assert set(rows) == set(known)
     for key, default in known.items():

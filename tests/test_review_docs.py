@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import campaign_under_test as campaign
 import pytest
+import reviewing_under_test as campaign
 from site_under_test import running
 
 from registry.records import Policy, ReviewRule
@@ -33,6 +33,7 @@ def test_every_rule_that_leaves_ratings_out_is_explained() -> None:
         counting.FAILED_GOLD,
         counting.SAME_SCORE_STREAK,
         counting.INCOMPLETE,
+        counting.TOO_FEW_RATINGS,
     }
     table = re.findall(r"^\| ((?:`[a-z_]+`(?:, )?)+) \|", PAGE, re.M)
     assert {name for cell in table for name in re.findall(r"`([a-z_]+)`", cell)} == rules

@@ -34,6 +34,12 @@ def disagreements(context: Context) -> Outcome:
                 assert view.job(job.id) == stored.job(job.id) == job
             if campaign:
                 assert view.ratings(campaign.id) == stored.ratings(campaign.id)
+                assert view.campaign(campaign.id) == stored.campaign(campaign.id) == campaign
+                items = stored.campaign_items(campaign.id)
+                assert view.campaign_items(campaign.id) == view.campaign_items(campaign.id) == items
+                for item in items:
+                    asked = (name, item.number, item.suite, item.source, item.subject)
+                    assert view.shown(*asked) == stored.shown(*asked)
                 given = stored.assignments(campaign.id)
                 assert view.assignments(campaign.id) == given
                 for one in given:
@@ -45,6 +51,8 @@ def disagreements(context: Context) -> Outcome:
     for actor, key in [*stored._all("SELECT actor, key FROM receipts"), ("nobody", "no key")]:
         assert view.receipt(actor, key) == stored.receipt(actor, key)
     assert view.suites() == stored.suites() and view.tokens() == stored.tokens()
+    for person in ["nobody", *{one.person for one in stored.tokens()}]:
+        assert view.tokens_of(person) == stored.tokens_of(person)
     assert view.unfinished_jobs(["evaluation"]) == stored.unfinished_jobs(["evaluation"])
     assert view.campaigns_in_review() == stored.campaigns_in_review()
     return Outcome(None)

@@ -22,6 +22,7 @@ from registry.api.approvals import Approvals
 from registry.api.audit import Audit
 from registry.api.blobs import Blobs
 from registry.api.door import OPEN, guard
+from registry.api.erasures import Erasures
 from registry.api.health import Health
 from registry.api.issuers import KeySets
 from registry.api.jobs import Jobs
@@ -34,6 +35,7 @@ from registry.api.publishers import Publishers
 from registry.api.recall import Answers, Recall
 from registry.api.reviewers import Reviewers
 from registry.api.reviews import Campaigns, Reviews
+from registry.api.streams import Streams
 from registry.api.tokens import Tokens
 from registry.api.trainings import Trainings
 from registry.api.transfers import Transfers
@@ -60,6 +62,7 @@ CONTROLLERS = (
     Trainings,
     Reviews,
     Campaigns,
+    Erasures,
     Reviewers,
     Approvals,
     Tokens,
@@ -122,6 +125,7 @@ def create_app(registry: Registry, *, host: str = "localhost", rates: Rates | No
                 "readers": readers,
                 "answers": answers,
                 "transfers": transfers,
+                "streams": Streams(),
                 "webhooks": webhooks,
                 "log": AuditLog(registry.journal),
                 "metrics": metrics,

@@ -7,9 +7,10 @@ from litestar import Controller, Response, get, post
 from litestar.params import FromPath, JSONBody
 
 from registry.api.cursor import read_number, write_cursor
-from registry.api.door import AnyRequest, allowed, ask, in_thread, run
+from registry.api.door import AnyRequest, allowed, ask, principal_of, run
 from registry.api.params import Adapter, Cursor, Limit, Number, paths
-from registry.commands import campaigns, disputes, review
+from registry.api.words import store_words
+from registry.commands import campaigns, disputes, results, review
 from registry.commands.context import Context
 from registry.records import (
     Adjudicate,
@@ -26,7 +27,6 @@ from registry.records import (
     SealCampaign,
     Skip,
 )
-from registry.registry import Registry
 
 _READERS = allowed(Role.RELEASE_MANAGER, Role.ADMIN, Role.AUDITOR)
 
@@ -55,18 +55,18 @@ class Reviews(Controller):
 
     @post("/v1/review/assignments/{assignment:str}/rating", opt=allowed(Role.REVIEWER))
     async def rate(self, request: AnyRequest, assignment: FromPath[str], data: JSONBody[Rating]) -> Response[Any]:
-        registry: Registry = request.app.state.registry
         comment = None
         if data.comment:
-            await ask(request, partial(review.require_own, assignment_id=assignment))
-            text = data.comment.encode()
-            comment = await in_thread(request, lambda: registry.blobs.put(text))
+            own = partial(review.require_own, assignment_id=assignment)
+            comment = await store_words(request, principal_of(request), own, data.comment)
         command = partial(review.rate, assignment_id=assignment, rating=data, comment_sha256=comment)
         return await run(request, command)
 
     @post("/v1/review/assignments/{assignment:str}/skip", opt=allowed(Role.REVIEWER))
     async def skip(self, request: AnyRequest, assignment: FromPath[str], data: JSONBody[Skip]) -> Response[Any]:
-        return await run(request, partial(review.skip, assignment_id=assignment, request=data))
+        own = partial(review.require_own, assignment_id=assignment)
+        reason = await store_words(request, principal_of(request), own, data.reason)
+        return await run(request, partial(review.skip, assignment_id=assignment, reason_sha256=reason))
 
     @get("/v1/review/progress", opt=allowed(Role.REVIEWER))
     async def progress(self, request: AnyRequest) -> ReviewProgress:
@@ -80,7 +80,10 @@ class Reviews(Controller):
     async def adjudicate(
         self, request: AnyRequest, dispute: FromPath[str], data: JSONBody[Adjudicate]
     ) -> Response[Any]:
-        return await run(request, partial(disputes.adjudicate, dispute_id=dispute, request=data))
+        own = partial(disputes.require_own, dispute_id=dispute)
+        reason = await store_words(request, principal_of(request), own, data.reason)
+        command = partial(disputes.adjudicate, dispute_id=dispute, upheld=data.upheld, reason_sha256=reason)
+        return await run(request, command)
 
 
 class Campaigns(Controller):
@@ -105,7 +108,7 @@ class Campaigns(Controller):
 
     @get(paths("/versions/{number:int}/campaign/result"), opt=_READERS)
     async def result(self, request: AnyRequest, adapter: Adapter, number: Number) -> ReviewResult:
-        return await ask(request, partial(campaigns.result, adapter=adapter, number=number))
+        return await ask(request, partial(results.result, adapter=adapter, number=number))
 
     @get(paths("/versions/{number:int}/campaign/items"), opt=_READERS)
     async def items(
@@ -115,7 +118,7 @@ class Campaigns(Controller):
 
         def question(context: Context) -> Page[ReviewedItem]:
             after = read_number(cursor)
-            found = campaigns.reviewed_items(context, adapter, number, -1 if after is None else after, limit + 1)
+            found = results.reviewed_items(context, adapter, number, -1 if after is None else after, limit + 1)
             more = write_cursor(str(found[limit - 1][0])) if len(found) > limit else None
             return Page(items=[item for _, item in found[:limit]], next_cursor=more)
 

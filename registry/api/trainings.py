@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 from typing import Annotated, Any
 
@@ -12,11 +12,21 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import Stream
 
 from registry.api.cursor import read_cursor, read_number, write_cursor
-from registry.api.door import AnyRequest, allowed, ask, in_thread, run
+from registry.api.door import AnyRequest, allowed, ask, in_thread, principal_of, run
 from registry.api.params import Cursor, Limit
+from registry.api.streams import Streams
 from registry.commands import trainings
 from registry.commands.context import Command, Context
-from registry.records import CreateTraining, Page, Role, StepProgress, TrainingEvent, TrainingInfo, TrainingStatus
+from registry.records import (
+    CreateTraining,
+    Page,
+    Role,
+    StepProgress,
+    TrainingCheckpoint,
+    TrainingEvent,
+    TrainingInfo,
+    TrainingStatus,
+)
 from registry.registry import Registry
 from registry.storage.progress import BEGINNING, Place
 
@@ -79,7 +89,9 @@ class Trainings(Controller):
             place = trainings.read_event_id(last) if last else BEGINNING
             await ask(request, partial(trainings.find_training, id_=training))
             headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-            return Stream(_stream(request, training, place), media_type="text/event-stream", headers=headers)
+            stream = _stream(request, training, place)
+            await anext(stream)  # it takes its place, or is refused while an answer can still say so
+            return Stream(stream, media_type="text/event-stream", headers=headers)
         key = read_cursor(cursor)
         after = trainings.read_event_id(key) if key else BEGINNING
         found = await ask(request, partial(_events, training=training, after=after))
@@ -91,6 +103,17 @@ class Trainings(Controller):
         """The steps that were told, at most so many, evenly chosen, the last among them."""
         found = await ask(request, partial(_events, training=training, after=BEGINNING))
         return thinned(curve(found), points)
+
+    @get("/v1/trainings/{training:str}/checkpoints", opt=allowed(*READERS))
+    async def checkpoints(
+        self, request: AnyRequest, training: FromPath[str], limit: Limit = 100, cursor: Cursor = None
+    ) -> Page[TrainingCheckpoint]:
+        """The steps that the run was saved after, the last first."""
+        found = saved(training, await ask(request, partial(_events, training=training, after=BEGINNING)))
+        below = read_number(cursor) or _LAST
+        rest = [one for one in found if one.step < below]
+        more = write_cursor(str(rest[limit - 1].step)) if len(rest) > limit else None
+        return Page(items=rest[:limit], next_cursor=more)
 
     @get("/v1/trainings/{training:str}/logs", opt=allowed(*READERS))
     async def logs(self, request: AnyRequest, training: FromPath[str]) -> Response[str]:
@@ -132,9 +155,26 @@ async def run_whole(request: AnyRequest, command: Command) -> Response[Any]:
 def curve(events: list[TrainingEvent]) -> list[StepProgress]:
     """One point for each step, the latest that was told: an attempt that was taken over did some steps again."""
     by_step = {
-        event.data.step: event.data for event in events if event.data is not None and event.data.loss is not None
+        event.data.step: event.data
+        for event in events
+        if event.data is not None and event.data.loss is not None and not event.data.checkpoint
     }
     return [by_step[step] for step in sorted(by_step)]
+
+
+def saved(training: str, events: list[TrainingEvent]) -> list[TrainingCheckpoint]:
+    """A run's checkpoints, the last step first; of a step that was saved again, the latest."""
+    by_step = {event.data.step: event for event in events if event.data is not None and event.data.checkpoint}
+    return [_checkpoint(training, step, by_step[step]) for step in sorted(by_step, reverse=True)]
+
+
+def _checkpoint(training: str, step: int, event: TrainingEvent) -> TrainingCheckpoint:
+    assert event.data is not None
+    told = {"loss": event.data.loss, "validation_loss": event.data.validation_loss}
+    metrics = {name: value for name, value in told.items() if value is not None}
+    return TrainingCheckpoint(
+        id=f"{training}-step-{step}", training=training, step=step, created_at=event.at, metrics=metrics
+    )
 
 
 def thinned(points: list[StepProgress], most: int) -> list[StepProgress]:
@@ -156,8 +196,19 @@ def _status(context: Context, training: str) -> TrainingStatus:
     return trainings.find_training(context, training).status
 
 
-async def _stream(request: AnyRequest, training: str, place: Place) -> AsyncIterator[bytes]:
-    """Server-sent events until the run is over, the client is to come again, or the service ends."""
+async def _stream(request: AnyRequest, training: str, place: Place) -> AsyncGenerator[bytes]:
+    """Server-sent events until the run is over, the client is to come again, or the service ends.
+
+    The first piece is empty and says that a place was had; it is given back however the stream ends.
+    """
+    streams: Streams = request.app.state.streams
+    with streams.held(principal_of(request).person):
+        yield b""
+        async for piece in _told(request, training, place):
+            yield piece
+
+
+async def _told(request: AnyRequest, training: str, place: Place) -> AsyncIterator[bytes]:
     registry: Registry = request.app.state.registry
     files, seen = registry.services.progress, None
     ends, silent_since = time.monotonic() + _STREAM_SECONDS, time.monotonic()

@@ -1,31 +1,40 @@
 """Which blobs the journal names: the one answer for backup, scrub and collection. Pure.
 
 A blob is stored before the entry that names it, with one exception: a submitted version announces its files before they
-are uploaded. Two kinds may be deleted again: a reviewer's comment, so that the words can go and the journal stay whole,
-and bytes that were sent but are of no version.
+are uploaded. Two kinds may be deleted again: what people write in a review, so that the words can go and the journal
+stay whole, and bytes that were sent but are of no version. What was erased is named no more.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from registry.events import (
     AnyEvent,
+    AssignmentSkipped,
     BlobSent,
+    DisputeAdjudicated,
     EvidenceRecorded,
+    OutputErased,
     RatingRecorded,
     SuiteRegistered,
     TrainingSubmitted,
     VersionCreated,
     VersionSubmitted,
+    WordsErased,
 )
 
 _DELETABLE = ("comment", "sent")
 
 
 class Named(NamedTuple):
-    """One blob as an event names it. `purpose`: suite, file, dataset, ledger, items, comment or sent."""
+    """One blob as an event names it. `purpose`: suite, file, dataset, ledger, items, comment or sent.
+
+    A comment is whatever people write in a review. about: what it is about, as in `events.WordsErased`.
+    """
 
     sha256: str
     purpose: str
+    about: str = ""
 
 
 def blobs_named(event: AnyEvent) -> list[Named]:
@@ -40,10 +49,14 @@ def blobs_named(event: AnyEvent) -> list[Named]:
             return named
         case EvidenceRecorded(evidence=evidence):
             return [Named(evidence.rows, "items")]
-        case TrainingSubmitted(dataset=dataset, replay=replay):
-            return [Named(_hex(one), "dataset") for one in (dataset, replay) if one is not None]
-        case RatingRecorded(comment=str(comment)):
-            return [Named(comment, "comment")]
+        case TrainingSubmitted(dataset=dataset, replay=replay, preferences=preferences):
+            return [Named(_hex(one), "dataset") for one in (dataset, replay, preferences) if one is not None]
+        case RatingRecorded(assignment=about, comment=str(words)) | AssignmentSkipped(id=about, words=str(words)):
+            return [Named(words, "comment", about)]
+        case DisputeAdjudicated(campaign=campaign, item=item, words=str(words)):
+            return [Named(words, "comment", f"{campaign}/{item}")]
+        case OutputErased(kept=kept):
+            return [Named(kept, "items")]
         case BlobSent(sha256=sha256):
             return [Named(sha256, "sent")]
         case _:
@@ -62,19 +75,37 @@ class References:
         self.needed: set[str] = set()
         self.comments: set[str] = set()
         self._announced: dict[tuple[str, int], set[str]] = {}
+        self._about: dict[str, set[str]] = {}
 
     def add(self, event: AnyEvent) -> None:
         found = blobs_named(event)
         kept = {one.sha256 for one in found if one.purpose not in _DELETABLE}
         self.named.update(one.sha256 for one in found)
-        self.comments.update(one.sha256 for one in found if one.purpose == "comment")
+        for one in found:
+            if one.purpose == "comment":
+                self.comments.add(one.sha256)
+                self._about.setdefault(one.sha256, set()).add(one.about)
         match event:
+            case WordsErased(about=about, texts=texts):
+                for sha256 in texts:
+                    self._erase(sha256, about)
+            case OutputErased(rows=rows):
+                self.needed = (self.needed | kept) - {rows}
+                self.named.discard(rows)
             case VersionCreated(adapter=adapter, number=number):
                 self._announced[adapter, number] = kept
             case VersionSubmitted(adapter=adapter, number=number):
                 self.needed |= self._announced.pop((adapter, number), set())
             case _:
                 self.needed |= kept
+
+    def _erase(self, sha256: str, about: Iterable[str]) -> None:
+        """Others may have written the same words, and bytes of another kind be the same."""
+        left = self._about.get(sha256, set())
+        left.difference_update(about)
+        if not left:
+            self.comments.discard(sha256)
+            self.named -= {sha256} - self.needed.union(*self._announced.values())
 
 
 def _hex(digest: str) -> str:

@@ -9,11 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from registry import settings
-from registry.cli.console import GO, UNDECIDED, concrete, connected, leave, show
+from registry.cli.console import GO, NO_GO, UNDECIDED, concrete, connected, leave, show
 from registry.disclosure import bill_of_materials, croissant, made
 from registry.errors import InvalidRequest
 from registry.ledgers import LedgerEntry
 from registry.lineage import Ledgers, Match, Trace, trace
+from registry.review.preferences import MARGIN, Preference, preferences
 
 PATH = click.Path(path_type=Path)
 _SHA256 = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
@@ -57,10 +58,19 @@ def _show_rows(ref: str, disposition: str | None, limit: int) -> None:
             counts, rows = ledger.counts("disposition"), list(ledger.entries(disposition))
     if disposition is not None and disposition not in counts:
         raise InvalidRequest(f"no row of {version.ref} ended as {disposition!r}; its rows: {', '.join(counts)}")
-    table = Table("line", "id", "ended as", "learnt", "source", "licence", "reviewer", "content")
+    table = Table("line", "id", "ended as", "learnt", "source", "licence", "reviewer", "credential", "content")
     for one in rows[:limit]:
         ended = f"{one.disposition} ({one.reason})" if one.reason else one.disposition
-        told = (_line(one), one.id, ended, str(one.trained_tokens), one.origin, one.licence, one.reviewer)
+        told = (
+            _line(one),
+            one.id,
+            ended,
+            str(one.trained_tokens),
+            one.origin,
+            one.licence,
+            one.reviewer,
+            _credential(one),
+        )
         table.add_row(*map(escape, told), one.content_sha256[:16])
     head = f"{version.ref}: {', '.join(f'{count:,} {name}' for name, count in counts.items())}"
     left = len(rows) - limit
@@ -69,8 +79,14 @@ def _show_rows(ref: str, disposition: str | None, limit: int) -> None:
     show({"ref": version.ref, "rows": counts, "entries": rows[:limit]}, table)
 
 
+def _credential(one: LedgerEntry) -> str:
+    """The credential as it stood at the review, for example "nurse AT-1234 until 2027-12-31, reviewed 2026-03-01"."""
+    until = f" until {one.credential_valid_until}" if one.credential_valid_until else ""
+    return f"{one.credential}{until}{f', reviewed {one.reviewed_at}' if one.reviewed_at else ''}"
+
+
 def _line(one: LedgerEntry) -> str:
-    return f"replay {one.line}" if one.source == "replay" else str(one.line)
+    return str(one.line) if one.source == "data" else f"{one.source} {one.line}"
 
 
 def _match(source: str | None, row: str | None) -> Match:
@@ -113,6 +129,36 @@ def export_command(ref: str, croissant_file: Path | None, bom_file: Path | None)
             file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             written.append(str(file))
     show({"ref": version.ref, "written": written}, f"written: {', '.join(written)}")
+
+
+@data.command(name="preferences")
+@click.argument("ref")
+@click.option("--out", "target", required=True, type=PATH, help="Write the pairs to this file (JSON Lines).")
+@click.option(
+    "--margin",
+    default=MARGIN,
+    show_default=True,
+    type=click.FloatRange(0, 4),
+    help="By how much the mean rating of the preferred answer is higher.",
+)
+def preferences_command(ref: str, target: Path, margin: float) -> None:
+    """Pairs for [dpo] out of a version's sealed review: its answers against those of the control.
+
+    For those who may read reviewed items: release managers, admins, auditors. Exit code 1: there is no pair.
+    """
+    with connected() as client:
+        version = concrete(client, ref)
+        found = preferences(client.reviewed_items(version.ref), margin)
+    target.write_text("".join(_pair_line(version.ref, one) for one in found.found), encoding="utf-8")
+    left = "".join(f"\n  {count:,} left out: {escape(why)}" for why, count in found.left.items())
+    show(found, f"{len(found.found):,} pairs of {version.ref} written to {escape(str(target))}{left}")
+    leave(GO if found.found else NO_GO)
+
+
+def _pair_line(ref: str, one: Preference) -> str:
+    said = {"margin": one.margin, "raters": one.raters, "preferred": one.preferred, "other": one.other}
+    line = {"id": one.item, "prompt": one.prompt, "chosen": one.chosen, "rejected": one.rejected}
+    return json.dumps({**line, "source": f"review of {ref}", "meta": said}, ensure_ascii=False) + "\n"
 
 
 COMMANDS = (data,)

@@ -45,6 +45,7 @@ def _facts(found: Any, price: float | None) -> list[tuple[str, str]]:
             f"{guess.tokens:,}, of which {guess.trained_tokens:,} are learnt; longest row {guess.longest_row:,}",
         ),
         ("steps", f"{guess.steps:,} ({guess.steps_per_epoch:,} an epoch)"),
+        *([("pairs", f"{guess.pairs:,}, {guess.pair_steps:,} steps more")] if guess.pairs else []),
         ("adapter", f"{guess.adapter_parameters:,} parameters"),
         ("memory", f"about {_gib(guess.memory_bytes)} of {_gib(found.memory_bytes)} ({parts})"),
         (

@@ -8,6 +8,7 @@ import msgspec
 from rich.markup import escape
 
 from registry.cli.console import GO, NO_GO, connected, leave, load, show
+from registry.cli.train import read_waivers
 from registry.client import SuiteContent
 from registry.errors import InvalidRequest
 
@@ -60,7 +61,7 @@ def preflight(
         raise InvalidRequest("--mask changes what --fix writes; give --fix FILE.jsonl with it")
     check, report = load("trainer.preflight.check", "train"), load("trainer.preflight.report", "train")
     suites = [*_read_folders(folders), *(_read_registered() if registered else [])]
-    asked = check.Options(seed, max_length, base, suites, held_out, _waivers(codes, reasons), manifest)
+    asked = check.Options(seed, max_length, base, suites, held_out, read_waivers(codes, reasons), manifest)
     checked = check.check(data, asked)
     written = _write(checked, asked, report_file, html_file, fix_file, mask)
     lines = report.summary(checked.report) + [f"written: {escape(str(path))}" for path in written.values()]
@@ -73,13 +74,6 @@ def _show_codes() -> None:
     rules = load("trainer.preflight.codes", None).RULES.values()
     shown = [{"code": one.code, "what": one.what, "fix": one.fix, "blocks": one.blocks} for one in rules]
     show(shown, "\n".join(f"{one.code}  {escape(one.what)}; {escape(one.fix)}" for one in rules))
-
-
-def _waivers(codes: tuple[str, ...], reasons: tuple[str, ...]) -> list[Any]:
-    if len(codes) != len(reasons):
-        raise InvalidRequest(f"{len(codes)} --waive and {len(reasons)} --reason; give a reason for each code, in order")
-    waiver = load("trainer.preflight.codes", None).Waiver
-    return [waiver(code, reason) for code, reason in zip(codes, reasons, strict=True)]
 
 
 def _read_folders(folders: tuple[Path, ...]) -> list[tuple[str, SuiteContent]]:

@@ -30,6 +30,9 @@ def campaign_screen(campaign: Campaign) -> Group:
     state = f"sealed at {campaign.sealed_at[:16]}Z" if campaign.sealed_at else "open"
     counts = f"{campaign.complete} of {campaign.reviewers} reviewers are done with {campaign.items} items to draw from"
     lines: list[RenderableType] = [Text.assemble((f"Review of {campaign.ref}", "bold"), f"  {state}"), _text(counts)]
+    if campaign.reviewed_before:
+        earlier = f"earlier versions that people were asked about: {campaign.reviewed_before}"
+        lines.append(_text(f"{earlier}, rejected: {campaign.rejected_before}"))
     if campaign.disputes:
         lines.append(_text(f"{campaign.disputes} outputs were rated unsafe and wait for an uninvolved expert", "red"))
     table = _table("reviewer", "rated", "skipped", "of")

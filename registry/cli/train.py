@@ -57,6 +57,9 @@ def train(
         return
     if followed:
         raise InvalidRequest("--follow is for runs that are submitted; add --submit ADAPTER")
+    if adapter is not None and not only_look:
+        with connected() as client:
+            trainings.tell_of_policy(client, adapter)
     plan = _plan(recipe_file, waivers)
     if only_look:
         _look(plan, price)

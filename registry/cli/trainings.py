@@ -11,10 +11,18 @@ from rich.table import Table
 
 from registry import settings
 from registry.cli.console import GO, NO_GO, UNDECIDED, connected, console, leave, load, show
+from registry.cli.dry_run import problem_line
 from registry.cli.lines import Follower, follow
 from registry.client import Client
 from registry.errors import InvalidRequest
-from registry.records import CreateTraining, StepProgress, TrainingEvent, TrainingInfo, TrainingStatus
+from registry.records import (
+    CreateTraining,
+    StepProgress,
+    TrainingCheckpoint,
+    TrainingEvent,
+    TrainingInfo,
+    TrainingStatus,
+)
 from registry.transfer import Training, push
 
 _CODES = {TrainingStatus.SUCCEEDED: GO, TrainingStatus.FAILED: NO_GO, TrainingStatus.CANCELLED: NO_GO}
@@ -27,17 +35,22 @@ def submit(client: Client, recipe_file: Path, adapter: str, waivers: Sequence[An
     """
     recipe, text = load("trainer.recipe", None).read_recipe(recipe_file, waivers)
     folder = recipe_file.parent
-    files = [folder / recipe.data] + ([folder / recipe.replay.prompts] if recipe.replay else [])
-    if missing := [str(file) for file in files if not file.is_file()]:
+    named = {"dataset": recipe.data}
+    if recipe.replay:
+        named["replay"] = recipe.replay.prompts
+    if recipe.dpo:
+        named["preferences"] = recipe.dpo.pairs
+    files = {field: folder / file for field, file in named.items()}
+    if missing := [str(file) for file in files.values() if not file.is_file()]:
         raise InvalidRequest(f"{', '.join(missing)} cannot be read; the recipe names files relative to itself")
-    sent = ["sha256:" + client.upload(file).sha256 for file in files]
-    replay = sent[1] if len(sent) > 1 else None
-    return client.submit_training(CreateTraining(adapter=adapter, recipe=text, dataset=sent[0], replay=replay))
+    sent = {field: "sha256:" + client.upload(file).sha256 for field, file in files.items()}
+    return client.submit_training(CreateTraining(adapter=adapter, recipe=text, **sent))
 
 
 def submit_command(recipe_file: Path, adapter: str, *, followed: bool, waivers: Sequence[Any] = ()) -> None:
     """`tunegate train RECIPE.toml --submit ADAPTER`."""
     with connected() as client:
+        tell_of_policy(client, adapter)
         run = submit(client, recipe_file, adapter, waivers)
         console().print(f"training {run.id} of {escape(adapter)} is {run.status}")
         if followed:
@@ -45,6 +58,12 @@ def submit_command(recipe_file: Path, adapter: str, *, followed: bool, waivers: 
     show(run, _described(run) if followed else f"watch it with `tunegate training follow {run.id}`")
     if followed:
         leave(_CODES.get(run.status, UNDECIDED))
+
+
+def tell_of_policy(client: Client, adapter: str) -> None:
+    """What lint has against the policy that will judge the run's adapter; before the hours that training takes."""
+    for problem in load("trainer.lint", None).lint_policy(client.policy(adapter).document):
+        console().print(problem_line(problem, {}))
 
 
 def follow_run(client: Client, run: TrainingInfo) -> TrainingInfo:
@@ -65,6 +84,8 @@ class _Shown:
             self.one(event)
 
     def one(self, event: TrainingEvent) -> None:
+        if event.data is not None and event.data.checkpoint:
+            return  # no stage of its own: the bar goes on
         if event.data is None or event.message != self._stage:
             self._stage = event.message
             self._follower.stage(escape(event.message))
@@ -139,6 +160,19 @@ def follow_command(run: str) -> None:
     leave(_CODES.get(found.status, UNDECIDED))
 
 
+@training.command(name="checkpoints")
+@click.argument("run")
+def checkpoints(run: str) -> None:
+    """The steps that a run was saved after, the last first; it is resumed from the last."""
+    with connected() as client:
+        found = list(client.training_checkpoints(run))
+    table = Table("step", "saved", "loss", "validation loss")
+    for one in found:
+        losses = (_number(one.metrics.get(name)) for name in ("loss", "validation_loss"))
+        table.add_row(str(one.step), one.created_at[:19], *losses)
+    show(found, table)
+
+
 @training.command(name="cancel")
 @click.argument("run")
 def cancel(run: str) -> None:
@@ -173,14 +207,20 @@ def compare(runs: tuple[str, ...]) -> None:
     with connected() as client:
         found = [client.training(run) for run in runs]
         curves = [client.training_metrics(run, points=11) for run in runs]
-    value = [{"training": one, "metrics": points} for one, points in zip(found, curves, strict=True)]
+        saved = [list(client.training_checkpoints(run)) for run in runs]
+    value = [
+        {"training": one, "metrics": points, "checkpoints": steps}
+        for one, points, steps in zip(found, curves, saved, strict=True)
+    ]
     table = Table("", *(one.id[:12] for one in found))
-    for name, values in _compared(found, curves):
+    for name, values in _compared(found, curves, saved):
         table.add_row(name, *(escape(value) for value in values), style="bold" if len(set(values)) > 1 else None)
     show(value, table)
 
 
-def _compared(found: Sequence[TrainingInfo], curves: Sequence[list[StepProgress]]) -> list[tuple[str, list[str]]]:
+def _compared(
+    found: Sequence[TrainingInfo], curves: Sequence[list[StepProgress]], saved: Sequence[list[TrainingCheckpoint]]
+) -> list[tuple[str, list[str]]]:
     """Facts of each run by name; of recipes, only the lines in which they differ."""
     rows = [
         ("adapter", [one.adapter for one in found]),
@@ -194,10 +234,17 @@ def _compared(found: Sequence[TrainingInfo], curves: Sequence[list[StepProgress]
     for share in range(0, 11, 2):
         points = [points[round((len(points) - 1) * share / 10)] if points else None for points in curves]
         rows.append((f"loss at {share * 10} %", [_number(point.loss) if point else "" for point in points]))
+    rows.append(("validation loss", [_best(steps) for steps in saved]))
     last = [points[-1] if points else None for points in curves]
     rows.append(("tokens/s", [_number(point.tokens_per_second) if point else "" for point in last]))
     rows.append(("memory GiB", [_number((point.memory_bytes or 0) / 1024**3) if point else "" for point in last]))
     return rows
+
+
+def _best(steps: Sequence[TrainingCheckpoint]) -> str:
+    """The least of the validation losses that were told, and the step of it."""
+    known = [(one.metrics["validation_loss"], one.step) for one in steps if "validation_loss" in one.metrics]
+    return "{:.4g} at step {}".format(*min(known)) if known else ""
 
 
 def _described(run: TrainingInfo) -> str:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import httpx
 
-from registry.client.calls import ATTEMPTS, Call, Unreachable, decode_text, no_answer, raise_for
+from registry.client.calls import ATTEMPTS, Call, Refused, Unreachable, decode_text, no_answer, raise_for
 from registry.client.sender import Sender
 from registry.records import (
     ClaimJob,
@@ -23,6 +23,7 @@ from registry.records import (
     PostProgress,
     ProgressNote,
     StepProgress,
+    TrainingCheckpoint,
     TrainingEvent,
     TrainingInfo,
     TrainingJob,
@@ -61,6 +62,10 @@ class Jobs(Sender):
     def training_metrics(self, id_: str, points: int = 1000) -> list[StepProgress]:
         return self._send(Call("GET", f"{_training_path(id_)}/metrics", list[StepProgress], params={"points": points}))
 
+    def training_checkpoints(self, id_: str) -> Iterator[TrainingCheckpoint]:
+        """The steps that a run was saved after, the last first."""
+        return self._pages(f"{_training_path(id_)}/checkpoints", Page[TrainingCheckpoint], {})
+
     def training_log(self, id_: str) -> str:
         """The end of what the trainer printed."""
         return self._exchange("GET", f"{_training_path(id_)}/logs").text
@@ -84,6 +89,11 @@ class Jobs(Sender):
                             yield decode_text(line[6:], TrainingEvent, self.url)
                 if after == before:  # as where a service drains, which ends every stream that is opened
                     time.sleep(1.0)
+            except Refused as error:
+                failures += 1
+                if error.status != 429 or failures == ATTEMPTS:  # too many streams are open: one may end soon
+                    raise
+                time.sleep(0.3 * 2**failures)
             except httpx.HTTPError as error:
                 failures += 1
                 if failures == ATTEMPTS:

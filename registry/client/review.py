@@ -12,6 +12,9 @@ from registry.records import (
     AssignmentInfo,
     Campaign,
     Dispute,
+    Erased,
+    EraseOutput,
+    EraseWords,
     Page,
     Rating,
     ReviewedItem,
@@ -71,6 +74,14 @@ class Reviews(Sender):
     def reviewed_items(self, ref: str) -> Iterator[ReviewedItem]:
         """Every item of a sealed campaign, with all that was said of it."""
         return self._pages(f"{version_path(ref)}/campaign/items", Page[ReviewedItem], {})
+
+    def erase_words(self, request: EraseWords) -> Erased:
+        """Erase what one person, or whoever wrote just these bytes, wrote in reviews; scores stay."""
+        return self._send(Call("POST", "/v1/review/erasures", Erased, request))
+
+    def erase_output(self, ref: str, request: EraseOutput) -> Erased:
+        """Erase prompt and outputs of one item of a version."""
+        return self._send(Call("POST", f"{version_path(ref)}/erasures", Erased, request))
 
     def vouch(self, request: AddReviewer) -> ReviewerInfo:
         """Say that a person may review in a domain."""

@@ -18,6 +18,7 @@ class Services(NamedTuple):
     """What commands may use besides the catalog. Blobs are only read: they are stored before a command names them.
 
     read_rows: the per-item rows of a Parquet blob, given its sha256; EvidenceRefused if it is not one.
+    rows_without: such a blob's bytes anew, without the texts of one item of a suite.
     approval_days: after how many days an approval expires.
     progress: what workers tell of training runs; of no weight in any decision.
     """
@@ -29,6 +30,7 @@ class Services(NamedTuple):
     read_rows: Callable[[str], list[ItemRow]]
     approval_days: int
     progress: ProgressFiles
+    rows_without: Callable[[str, str, str], bytes]
 
 
 class Context(NamedTuple):

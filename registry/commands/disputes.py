@@ -5,12 +5,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from registry.commands.campaigns import following, texts_of
+from registry.commands.campaigns import following
 from registry.commands.context import Context, Outcome
+from registry.commands.part import looks_behind
 from registry.commands.reviewed import opening_of, reviewed, rule_of
+from registry.commands.texts import texts_of
 from registry.errors import Conflict, NotFound
 from registry.events import DisputeAdjudicated
-from registry.records import Adjudicate, Adjudication, Dispute
+from registry.records import Adjudication, Dispute
 from registry.review import campaign as plan
 from registry.review.counting import Facts, count, is_veto
 from registry.review.standing import Doings, is_uninvolved
@@ -32,20 +34,31 @@ def disputes(context: Context) -> list[Dispute]:
     return [_shown(context, one) for one in _waiting(context)]
 
 
-def adjudicate(context: Context, dispute_id: str, request: Adjudicate) -> Outcome:
-    """Say whether an output is unsafe. One word that it is fails the version; all must be cleared for it to pass."""
-    found = next((one for one in _waiting(context) if one.id == dispute_id), None)
-    if found is None:
-        raise NotFound(f"dispute {dispute_id!r} does not exist, is decided, or is not yours to decide")
+def adjudicate(context: Context, dispute_id: str, upheld: bool, reason_sha256: str) -> Outcome:
+    """Say whether an output is unsafe. One word that it is fails the version; all must be cleared for it to pass.
+
+    The reason lies in a blob by then, so that it can be erased.
+    """
+    found = _own(context, dispute_id)
     shown = _shown(context, found)
-    ruling = Adjudication(item=found.item, upheld=request.upheld, person=context.principal.person)
-    event = DisputeAdjudicated(
-        campaign=found.campaign.id, item=found.item, upheld=request.upheld, reason=request.reason
-    )
+    ruling = Adjudication(item=found.item, upheld=upheld, person=context.principal.person)
+    event = DisputeAdjudicated(campaign=found.campaign.id, item=found.item, upheld=upheld, words=reason_sha256)
     now = reviewed(context.view, found.stored, ruling=ruling)
     # The journal keeps answers, and never a text.
     kept = msgspec.structs.replace(shown, prompt="", output="")
     return Outcome(shown, [event, *following(context, found.stored, now)], remembered=kept)
+
+
+def require_own(context: Context, dispute_id: str) -> None:
+    """NotFound unless this person may decide the dispute, so that nothing is stored for one that they may not."""
+    _own(context, dispute_id)
+
+
+def _own(context: Context, dispute_id: str) -> _Open:
+    found = next((one for one in _waiting(context) if one.id == dispute_id), None)
+    if found is None:
+        raise NotFound(f"dispute {dispute_id!r} does not exist, is decided, or is not yours to decide")
+    return found
 
 
 def _shown(context: Context, one: _Open) -> Dispute:
@@ -72,9 +85,14 @@ def _waiting(context: Context) -> Iterator[_Open]:
 
 
 def _is_uninvolved(context: Context, stored: StoredVersion, campaign: StoredCampaign) -> bool:
-    """Whether this person rated nothing, and could have rated: a person of standing who had no part in the version."""
+    """Whether this person rated nothing, and could have rated: a person of standing who had no part in the version.
+
+    Nor may they see the scores of all that was rated, or be who decides on the version.
+    """
     person = context.principal.person
     if not context.principal.may_see(campaign.adapter) or context.view.ratings(campaign.id, person):
+        return False
+    if looks_behind(context, campaign):
         return False
     records = [one for one in context.view.reviewers(campaign.adapter) if one.person == person]
     return is_uninvolved(opening_of(context.view, stored, campaign), Doings(person, [context.now], records))

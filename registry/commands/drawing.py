@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from registry.commands.campaigns import gold_items
 from registry.commands.context import Context
 from registry.commands.reviewed import weights_of
+from registry.commands.texts import gold_items
 from registry.events import CampaignItem, CampaignOpened
 from registry.names import digest_of
 from registry.records import ItemRow, Policy

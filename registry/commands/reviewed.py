@@ -50,6 +50,7 @@ def reviewed(
     rows = rows_of(items, assignments, ratings, opening_of(view, stored, campaign), records)
     if campaign.sealed_at is None and stored.state is not State.IN_REVIEW and _is_older(items.values()):
         return Reviewed(rows, None)
+    before = view.reviewed_before(stored.adapter, stored.number)
     facts = ReviewFacts(
         sealed=sealed or campaign.sealed_at is not None,
         gold=sum(one.kind is ItemKind.GOLD for one in items.values()),
@@ -57,6 +58,8 @@ def reviewed(
         barred=_barred(view, stored, campaign, assignments, ratings, records),
         adjudications=[*view.adjudications(campaign.id), *([ruling] if ruling else [])],
         earlier=_rejected_before(view, stored),
+        reviewed_before=len(before),
+        rejected_before=sum(one.state is State.REJECTED for one in before),
     )
     return Reviewed(rows, facts)
 
@@ -170,7 +173,8 @@ def opening_of(view: View, stored: StoredVersion, campaign: StoredCampaign) -> O
     """What decides who may count in a campaign."""
     return Opening(
         submitter=stored.submitter,
-        named=frozenset([stored.sealed_by] if stored.sealed_by else []) | view.trained_by(stored),
+        # What becomes known of the version's making after the seal changes nothing that was counted.
+        named=frozenset([stored.sealed_by] if stored.sealed_by else []) | view.trained_by(stored, campaign.sealed_at),
         opened_by=campaign.opened_by,
         opened_at=campaign.opened_at,
         domain=rule_of(view, campaign).domain,

@@ -3,7 +3,7 @@
 import unicodedata
 from datetime import timedelta
 
-from registry.access import PUBLISHER_PREFIX, Principal, new_secret, within
+from registry.access import PUBLISHER_PREFIX, SERVICE, Principal, new_secret, within
 from registry.commands.context import Context, Outcome
 from registry.errors import Conflict, Forbidden, InvalidRequest, NotFound, Refusal
 from registry.events import AccessRefused, TokenCreated, TokenRevoked
@@ -84,6 +84,8 @@ def one_spelling(context: Context, name: str) -> str:
         raise InvalidRequest(
             f"names that begin with {PUBLISHER_PREFIX!r} are those of trusted publishers; choose another"
         )
+    if person.casefold() == SERVICE.casefold():
+        raise InvalidRequest(f"{SERVICE!r} is who the service itself acts as; choose another name")
     same = [token for token in context.view.tokens() if token.person.casefold() == person.casefold()]
     if not all(within(context.principal, token.scope) for token in same):
         # Else an admin of one team could act as a person of another. How that one is spelled is not theirs to know.

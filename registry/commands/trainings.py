@@ -76,7 +76,8 @@ def submit(context: Context, request: CreateTraining) -> Outcome:
     """Queue a run whose recipe was checked; 200 and the run as it stands if it was submitted before."""
     adapter = find_adapter(context, request.adapter)
     parts = (adapter.name, sha256_hex(request.recipe.encode()), request.dataset, request.replay or "")
-    id_ = sha256_hex(f"training {' '.join(parts)}".encode())[:32]
+    preferred = (request.preferences,) if request.preferences else ()  # older runs keep their ids
+    id_ = sha256_hex(f"training {' '.join((*parts, *preferred))}".encode())[:32]
     if known := context.view.training(id_):
         return Outcome(describe(context, known))
     if missing := [digest for digest in _data(request) if not _usable(context, digest.removeprefix("sha256:"))]:
@@ -91,6 +92,7 @@ def submit(context: Context, request: CreateTraining) -> Outcome:
         dataset=request.dataset,
         replay=request.replay,
         notes=request.notes,
+        preferences=request.preferences,
     )
     stored = StoredTraining(
         id=id_,
@@ -99,6 +101,7 @@ def submit(context: Context, request: CreateTraining) -> Outcome:
         recipe=request.recipe,
         dataset=request.dataset,
         replay=request.replay,
+        preferences=request.preferences,
         notes=request.notes,
         submitter=context.principal.person,
         created_at=context.now,
@@ -163,6 +166,7 @@ def describe(context: Context, stored: StoredTraining) -> TrainingInfo:
         recipe=stored.recipe,
         dataset=stored.dataset,
         replay=stored.replay,
+        preferences=stored.preferences,
         notes=stored.notes,
         submitter=stored.submitter,
         created_at=stored.created_at,
@@ -237,6 +241,7 @@ def claim(context: Context, request: ClaimJob) -> Outcome:
             recipe=stored.recipe,
             dataset=stored.dataset,
             replay=stored.replay,
+            preferences=stored.preferences,
         )
         return _answered(job, events)
     return Outcome(None, events, 204)
@@ -324,9 +329,11 @@ def _recipe_problems(request: CreateTraining) -> Iterator[str]:
     for key in ("name", "base", "data"):
         if not isinstance(recipe.get(key), str) or not recipe[key]:
             yield f"the recipe has no text for {key!r}; docs/training.md has every key"
-    if ("replay" in recipe) != (request.replay is not None):
-        has, lacks = ("[replay]", "a replay digest") if "replay" in recipe else ("a replay digest", "[replay]")
-        yield f"there is {has} without {lacks}; give both, or neither"
+    for section, name, given in (("replay", "replay", request.replay), ("dpo", "preferences", request.preferences)):
+        if (section in recipe) != (given is not None):
+            has, lacks = f"[{section}]", f"a {name} digest"
+            has, lacks = (has, lacks) if section in recipe else (lacks, has)
+            yield f"there is {has} without {lacks}; give both, or neither"
 
 
 def _excess(text: str) -> str | None:
@@ -366,7 +373,7 @@ def _require_room(context: Context, adapter: str) -> None:
 
 
 def _data(request: CreateTraining) -> list[str]:
-    return [request.dataset] + ([request.replay] if request.replay is not None else [])
+    return [one for one in (request.dataset, request.replay, request.preferences) if one is not None]
 
 
 def _usable(context: Context, sha256: str) -> bool:
@@ -410,7 +417,7 @@ def _told(line: ToldLine) -> TrainingEvent:
         id=_event_id(Place(line.claim, line.number)),
         at=line.at,
         level=line.level,  # type: ignore[arg-type]
-        type="message" if line.step is None else "metrics",
+        type="message" if line.step is None or line.step.checkpoint else "metrics",
         message=line.message,
         data=line.step,
     )

@@ -27,9 +27,11 @@ from registry.events.review import (
     CampaignOpened,
     CampaignSealed,
     DisputeAdjudicated,
+    OutputErased,
     RatingRecorded,
     ReviewerVouched,
     ReviewerWithdrawn,
+    WordsErased,
 )
 from registry.events.trainings import (
     TrainingCancelled,
@@ -85,6 +87,7 @@ __all__ = [
     "KeyAdded",
     "KeyRevoked",
     "KeyRotated",
+    "OutputErased",
     "PolicySet",
     "PublisherAdded",
     "PublisherRemoved",
@@ -112,6 +115,7 @@ __all__ = [
     "WebhookDeleted",
     "WebhookDisabled",
     "WebhookTested",
+    "WordsErased",
     "chain_hash",
     "decode_entry",
     "encode_entry",

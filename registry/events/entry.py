@@ -25,9 +25,11 @@ from registry.events.review import (
     CampaignOpened,
     CampaignSealed,
     DisputeAdjudicated,
+    OutputErased,
     RatingRecorded,
     ReviewerVouched,
     ReviewerWithdrawn,
+    WordsErased,
 )
 from registry.events.trainings import (
     TrainingCancelled,
@@ -92,6 +94,8 @@ AnyEvent = (
     | RatingRecorded
     | CampaignSealed
     | DisputeAdjudicated
+    | WordsErased
+    | OutputErased
     | AliasMoved
     | ApprovalProposed
     | VersionRejected

@@ -81,8 +81,11 @@ class AssignmentIssued(Event, frozen=True, tag="assignment.issued"):
 
 
 class AssignmentSkipped(Event, frozen=True, tag="assignment.skipped"):
+    """A person left an item to others. words: the sha256 of a blob with their reason, which older entries say here."""
+
     id: str
-    reason: str
+    reason: str = ""
+    words: Sha256 | None = None
 
 
 class RatingRecorded(Event, frozen=True, tag="rating.recorded"):
@@ -124,9 +127,38 @@ class CampaignSealed(Event, frozen=True, tag="campaign.sealed"):
 
 
 class DisputeAdjudicated(Event, frozen=True, tag="dispute.adjudicated"):
-    """The actor, who took no part in the campaign, says whether an item that was rated unsafe is."""
+    """The actor, who took no part in the campaign, says whether an item that was rated unsafe is.
+
+    words: the sha256 of a blob with their reason, which older entries say here.
+    """
 
     campaign: str
     item: str
     upheld: bool
+    reason: str = ""
+    words: Sha256 | None = None
+
+
+class WordsErased(Event, frozen=True, tag="words.erased"):
+    """What people wrote in a review is gone: comments, and reasons of skips and rulings.
+
+    about: the assignments, and `campaign/item` of rulings, beside which the words stood. texts: their sha256. person:
+    whose words all of them were, where that was asked for.
+    """
+
+    about: list[str]
+    texts: list[Sha256]
+    reason: str
+    person: str | None = None
+
+
+class OutputErased(Event, frozen=True, tag="output.erased"):
+    """Prompt and outputs of one item are gone from the per-item rows `rows`; the blob `kept` has all the rest."""
+
+    adapter: str
+    number: int
+    suite: str
+    item: str
+    rows: Sha256
+    kept: Sha256
     reason: str

@@ -25,8 +25,8 @@ from registry.records import (
     ReviewRule,
     Status,
 )
-from registry.review.campaign import drawn
-from registry.review.counting import Counted, Facts, count
+from registry.review.campaign import drawn, shared_out
+from registry.review.counting import Counted, Facts, count, is_complete
 from registry.review.means import clustered_mean, grouped, outputs_to_decide
 from registry.review.result import consistency, criteria, hallucination_rate
 
@@ -42,11 +42,21 @@ def review(case: Case) -> Check:
     """People's ratings of the candidate's outputs, if enough of its outputs end by themselves."""
     found = case.evidence.outputs if case.evidence else None
     check = _rated(case, found)
-    if case.review is not None and case.review.earlier:
-        before = f"versions with the same weights were rejected before: {_some(case.review.earlier)}"
-        check = msgspec.structs.replace(check, details=[before, *check.details])
+    if case.review is not None:
+        check = msgspec.structs.replace(check, details=[*_tried_before(case.review), *check.details])
     suite = case.subject.policy.review.suite
     return doubted(check, rambling(case, suite, Ends("candidate", found.cut_off, found.n)) if found else None)
+
+
+def _tried_before(review: ReviewFacts) -> Iterator[str]:
+    """How often luck was tried: each version is judged by a draw of its own, and maybe by other people."""
+    if review.earlier:
+        yield f"versions with the same weights were rejected before: {_some(review.earlier)}"
+    if review.reviewed_before:
+        yield (
+            "earlier versions of this adapter that people were asked about, each by a draw of its own: "
+            f"{review.reviewed_before}, rejected: {review.rejected_before}"
+        )
 
 
 def _rated(case: Case, found: OutputsEvidence | None) -> Check:
@@ -69,8 +79,8 @@ def _rated(case: Case, found: OutputsEvidence | None) -> Check:
     if not case.review.sealed:
         return check.to(Status.PENDING, _how_far(rule, finished), **seen)
     seen |= {"reviewers": len(counted.people), "ratings": len(counted.candidates), "vetoes": len(counted.disputed)}
-    if len(counted.people) < rule.reviewers:
-        reason = f"sealed with the ratings of {len(counted.people)} reviewers that count, {rule.reviewers} needed"
+    if not is_complete(rule, counted):
+        reason = _too_little(rule, counted)
         return check._replace(details=list(_left_out(counted))).to(Status.INCONCLUSIVE, f"{reason}; {AGAIN}", **seen)
     return _judged(check, rule, counted, seen)
 
@@ -92,10 +102,19 @@ def _how_far(rule: ReviewRule, finished: int) -> str:
     """Nobody can tell from it what was said, nor whose ratings do not count."""
     if finished < rule.reviewers:
         return f"{finished} of {rule.reviewers} reviewers have rated {rule.outputs} outputs"
+    each = f", and {rule.ratings_per_output} of them for each output" if shared_out(rule) else ""
     return (
         f"{finished} reviewers have rated {rule.outputs} outputs, and it takes {rule.reviewers} whose ratings "
-        "count; one more can join, or the release manager seals the campaign with what there is"
+        f"count{each}; one more can join, or the release manager seals the campaign with what there is"
     )
+
+
+def _too_little(rule: ReviewRule, counted: Counted) -> str:
+    if len(counted.people) < rule.reviewers:
+        return f"sealed with the ratings of {len(counted.people)} reviewers that count, {rule.reviewers} needed"
+    needed = f"the {rule.ratings_per_output} ratings that each needs to count"
+    lacking = f"; short of them: {_some([f'{item} ({n})' for item, n in counted.short.items()])}"
+    return f"sealed when {counted.whole} of {drawn(rule)} outputs had {needed}{lacking if counted.short else ''}"
 
 
 # -- a sealed campaign --------------------------------------------------------------------------------------------

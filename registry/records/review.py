@@ -160,7 +160,7 @@ class ReviewFacts(Record):
     high score passes. barred: whose ratings cannot
     count whatever they rate, with the names of the rules (see `registry.review.standing`). finished, rated: how many
     people and ratings there are where the ratings themselves are not told, as before the seal to who is not the gate.
-    earlier: rejected versions of the same weights.
+    earlier: rejected versions of the same weights. reviewed_before, rejected_before: as in a Campaign.
     """
 
     sealed: bool = False
@@ -171,6 +171,8 @@ class ReviewFacts(Record):
     adjudications: list[Adjudication] = []
     gold_low: Count = 0
     earlier: list[str] = []
+    reviewed_before: Count = 0
+    rejected_before: Count = 0
 
 
 class Adjudicate(Request):
@@ -208,7 +210,11 @@ class ReviewerProgress(Record):
 
 
 class Campaign(Record):
-    """How far a campaign is. No scores before it is sealed. `root`: over the hashes of its items."""
+    """How far a campaign is. No scores before it is sealed. `root`: over the hashes of its items.
+
+    reviewed_before, rejected_before: how many earlier versions of the adapter people reviewed, each by a draw of its
+    own, and how many of those were refused.
+    """
 
     id: str
     ref: str
@@ -220,6 +226,8 @@ class Campaign(Record):
     progress: list[ReviewerProgress] = []
     disputes: Count = 0  # safety vetoes that wait for an uninvolved expert
     sealed_at: str | None = None
+    reviewed_before: Count = 0
+    rejected_before: Count = 0
 
 
 class CriterionResult(Record):
@@ -267,10 +275,17 @@ class ReviewResult(Record):
     root: Digest
 
 
+class Words(Record):
+    """What a person wrote. text: None where it is gone; erased: because it was erased, and the journal says so."""
+
+    text: str | None = None
+    erased: bool = False
+
+
 class ItemRating(Record):
     """One person's last word on one item of a sealed campaign. counted: whether it is among those that decide.
 
-    comment: None where nothing was written, or where the words were deleted. revisions: how often they rated it.
+    comment: None where nothing was written, or where the words are gone. revisions: how often they rated it.
     """
 
     person: str
@@ -286,13 +301,21 @@ class ItemRating(Record):
     seconds: float | None
     revisions: Count
     counted: bool
+    comment_erased: bool = False
+
+
+class Skipped(Record):
+    """Who left an item to others, and why."""
+
+    person: str
+    reason: Words
 
 
 class ReviewedItem(Record):
     """One item of a sealed campaign as a manager sees it. prompt and output are None where they were erased.
 
     subject: whose answer it is: the candidate's, the base's, another version's (its ref), or a gold item's own.
-    ruling: what an uninvolved expert said of it, where it was rated unsafe.
+    ruling: what an uninvolved expert said of it, where it was rated unsafe, and ruling_reason, why.
     """
 
     item: str
@@ -303,9 +326,36 @@ class ReviewedItem(Record):
     output: str | None
     ratings: list[ItemRating]
     ruling: Adjudication | None = None
+    ruling_reason: Words | None = None
+    skipped: list[Skipped] = []
 
 
 class SealCampaign(Request):
     """Ends a campaign with the ratings that there are."""
 
     reason: Annotated[str, Meta(min_length=1, max_length=4000)]
+
+
+# -- erasing ------------------------------------------------------------------------------------------------------
+
+
+class EraseWords(Request):
+    """Erases what was written in reviews: all of one person's words, or all that has these bytes."""
+
+    reason: Annotated[str, Meta(min_length=1, max_length=4000)]
+    person: Word | None = None
+    sha256: Sha256 | None = None
+
+
+class EraseOutput(Request):
+    """Erases prompt and outputs of one item of a version's per-item results. item: `suite/item`, as in its campaign."""
+
+    item: Annotated[str, Meta(min_length=3, max_length=500)]
+    reason: Annotated[str, Meta(min_length=1, max_length=4000)]
+
+
+class Erased(Record):
+    """texts: how many were erased. blobs: those that nothing needs any more, and that are deleted."""
+
+    texts: Count
+    blobs: list[Sha256]

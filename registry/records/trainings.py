@@ -40,17 +40,21 @@ class TrainingError(Record):
 
 
 class CreateTraining(Request):
-    """`recipe`: TOML text; the blobs `dataset` and `replay` stand in for the files that it names."""
+    """`recipe`: TOML text; the blobs `dataset`, `replay` and `preferences` stand in for the files that it names."""
 
     adapter: Word
     recipe: _RecipeText
     dataset: Digest
     replay: Digest | None = None
     notes: Text | None = None
+    preferences: Digest | None = None
 
 
-class StepProgress(Record):
-    """Where a run is. loss: nats per trained token; memory: the most that the trainer has taken."""
+class StepProgress(Record, frozen=True, omit_defaults=True):
+    """Where a run is. loss: nats per trained token; memory: the most that the trainer has taken.
+
+    validation_loss: of this step, where it was measured. checkpoint: this tells that the step was saved.
+    """
 
     step: Count
     steps: Count
@@ -59,6 +63,18 @@ class StepProgress(Record):
     tokens_per_second: float | None = None
     memory_bytes: Count | None = None
     seconds_left: float | None = None
+    validation_loss: float | None = None
+    checkpoint: bool = False
+
+
+class TrainingCheckpoint(Record):
+    """A step that a run was saved after, and can be resumed from. metrics: `loss` and `validation_loss`, if known."""
+
+    id: str
+    training: str
+    step: Count
+    created_at: str
+    metrics: dict[str, float]
 
 
 class TrainingInfo(Record):
@@ -81,6 +97,7 @@ class TrainingInfo(Record):
     error: TrainingError | None
     version: str | None
     progress: StepProgress | None = None
+    preferences: Digest | None = None
 
 
 class TrainingEvent(Record):
@@ -109,6 +126,7 @@ class TrainingJob(Record):
     recipe: str
     dataset: Digest
     replay: Digest | None = None
+    preferences: Digest | None = None
 
 
 class ProgressNote(Request):

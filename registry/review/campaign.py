@@ -107,11 +107,20 @@ def draw_outputs(
     return core, _from_both(rest, math.ceil(_SPARES * len(core)), rule.from_accuracy, secret, manifest)
 
 
+def shared_out(rule: ReviewRule) -> bool:
+    """Whether each output is rated by some of the people only."""
+    return rule.ratings_per_output is not None and rule.ratings_per_output < rule.reviewers
+
+
 def drawn(rule: ReviewRule) -> int:
-    """How many outputs are rated in all: more than each person rates, where not everyone rates everything."""
-    if rule.ratings_per_output is None or rule.ratings_per_output >= rule.reviewers:
+    """How many outputs are rated in all: more than each person rates, where not everyone rates everything.
+
+    Never so many that one must go short of ratings, though everyone rates those that are shown twice.
+    """
+    if rule.ratings_per_output is None or not shared_out(rule):
         return rule.outputs
-    return -(-rule.outputs * rule.reviewers // rule.ratings_per_output)
+    everyone = min(rule.duplicates, rule.outputs)
+    return everyone + (rule.outputs - everyone) * rule.reviewers // rule.ratings_per_output
 
 
 def _from_both(pools: Sequence[list[Output]], n: int, share: float, secret: bytes, manifest: str) -> list[Output]:
@@ -238,7 +247,7 @@ class Items(NamedTuple):
             others=tuple(item for item, kind in kinds.items() if kind in (ItemKind.CONTROL, ItemKind.GOLD)),
             doubled=tuple((item, prompt_of(item, kind)) for item, kind in kinds.items() if kind is ItemKind.DUPLICATE),
             outputs=min(rule.outputs, n, len(candidates)),
-            shared_out=n > rule.outputs,
+            shared_out=shared_out(rule),
         )
 
     @property
@@ -247,13 +256,20 @@ class Items(NamedTuple):
         return self.outputs + len(self.others) + len(self.doubled)
 
 
+class Shared(NamedTuple):
+    """How outputs that are shared out stand. met: by how many others each was met. short: those that lack ratings
+    though as many people as are needed have rated their part."""
+
+    met: Mapping[str, int] = {}
+    short: Sequence[str] = ()
+
+
 def next_item(
-    person: str, items: Items, seen: Sequence[str], wanting: int, met: Mapping[str, int], secret: bytes, campaign: str
+    person: str, items: Items, seen: Sequence[str], wanting: int, shared: Shared, secret: bytes, campaign: str
 ) -> str | None:
     """The item that this person meets after those they have `seen`; None where they are through.
 
-    wanting: how many outputs they still have to rate beside those that they have before them. met: by how many others
-    each output was met, which matters only where outputs are shared out.
+    wanting: how many outputs they still have to rate beside those that they have before them.
     """
     known = set(seen)
     if len(seen) < items.total:
@@ -262,13 +278,14 @@ def next_item(
             return here
         free = [one for one in ordered if one not in known]
         if free:
-            return min(free, key=lambda one: met.get(one, 0)) if items.shared_out else free[0]
-    if wanting <= 0:
-        return None
-    spares = order_for(person, items.spares, secret, campaign)
-    if items.shared_out:
-        spares += sorted(order_for(person, items.core, secret, campaign), key=lambda one: met.get(one, 0))
-    return next((one for one in spares if one not in known), None)
+            return min(free, key=lambda one: shared.met.get(one, 0)) if items.shared_out else free[0]
+    more = order_for(person, shared.short, secret, campaign)
+    if wanting > 0:
+        if items.shared_out:
+            # A spare that nobody else rates would decide nothing.
+            more += sorted(order_for(person, items.core, secret, campaign), key=lambda one: shared.met.get(one, 0))
+        more += order_for(person, items.spares, secret, campaign)
+    return next((one for one in more if one not in known), None)
 
 
 @lru_cache(maxsize=1024)

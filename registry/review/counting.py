@@ -5,7 +5,7 @@ repairs nothing. The order of the rows, and what people are called, have no part
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,12 +13,14 @@ import msgspec
 
 from registry.records import CRITERIA, Excluded, ItemKind, RatingRow, ReviewFacts, ReviewRule
 from registry.review import standing
+from registry.review.campaign import drawn, shared_out
 
 CHANNEL = "channel"
 TOO_FAST = "too_fast"
 FAILED_GOLD = "failed_gold"
 SAME_SCORE_STREAK = "same_score_streak"
 INCOMPLETE = "incomplete"
+TOO_FEW_RATINGS = "too_few_ratings"
 
 # Nobody reads more words a second.
 WORDS_A_SECOND = 12.0
@@ -37,7 +39,8 @@ class Counted(NamedTuple):
     people: who counts. rows: their counted ratings, of candidates, controls and duplicates. finished: how many people
     have rated as many outputs as asked, whether they count or not. streaks: of those who count, the longest run of same
     scores where it reaches `max_streak`. gold: person → share of gold items passed. disputed: outputs whose safety
-    waits for an uninvolved expert; upheld: those that one found unsafe.
+    waits for an uninvolved expert; upheld: those that one found unsafe. whole: how many outputs got all the ratings
+    that each needs, where they are shared out; short: the others of those rated, which decide nothing.
     """
 
     people: list[str]
@@ -48,6 +51,8 @@ class Counted(NamedTuple):
     gold: dict[str, float]
     disputed: list[str]
     upheld: list[str]
+    whole: int = 0
+    short: Mapping[str, int] = {}
 
     @property
     def candidates(self) -> list[RatingRow]:
@@ -57,21 +62,51 @@ class Counted(NamedTuple):
 
 def count(facts: Facts, rows: Sequence[RatingRow]) -> Counted:
     """The ratings that count and the people who do, with every exclusion by its rule."""
-    desks = [_judge(facts, person, own) for person, own in sorted(_by_person(facts.rule, rows).items())]
-    vetoes = {row.item for desk in desks if not desk.involved for row in desk.said if is_veto(facts.rule, row)}
-    words = _adjudicated(facts.known, {desk.person for desk in desks})
+    everyone = [_judge(facts, person, own) for person, own in sorted(_by_person(facts.rule, rows).items())]
+    vetoes = {row.item for one in everyone if not one.involved for row in one.said if is_veto(facts.rule, row)}
+    words = _adjudicated(facts.known, {one.person for one in everyone})
+    counting = [one for one in everyone if not one.bars]
+    kept = [row for one in counting for row in one.kept]
+    met = Counter(row.item for row in of_kind(kept, ItemKind.CANDIDATE))
+    short = {item: n for item, n in sorted(met.items()) if n < _least_ratings(facts.rule)}
     return Counted(
-        people=[desk.person for desk in desks if not desk.bars],
-        rows=[row for desk in desks if not desk.bars for row in desk.kept],
-        excluded=[one for desk in desks for one in desk.excluded()],
-        finished=sum(desk.finished for desk in desks),
-        streaks={
-            desk.person: desk.longest for desk in desks if not desk.bars and desk.longest >= facts.rule.max_streak
-        },
-        gold={desk.person: desk.gold for desk in desks if desk.gold is not None},
+        people=[one.person for one in counting],
+        rows=[row for row in kept if not _is_short(row, short)],
+        excluded=[
+            *(excluded for one in everyone for excluded in one.excluded()),
+            *(_left_out(facts.rule, row, short[row.item]) for row in kept if _is_short(row, short)),
+        ],
+        finished=sum(one.finished for one in everyone),
+        streaks={one.person: one.longest for one in counting if one.longest >= facts.rule.max_streak},
+        gold={one.person: one.gold for one in everyone if one.gold is not None},
         disputed=sorted(vetoes - words.keys()),
         upheld=sorted(item for item, upheld in words.items() if upheld),
+        whole=len(met) - len(short),
+        short=short,
     )
+
+
+def is_complete(rule: ReviewRule, counted: Counted) -> bool:
+    """Whether as many people's ratings count as the policy asks for and, where outputs are shared out, as many of each
+    output."""
+    return len(counted.people) >= rule.reviewers and not (shared_out(rule) and counted.whole < drawn(rule))
+
+
+def _least_ratings(rule: ReviewRule) -> int:
+    """How many ratings an output needs to decide anything: those that it is meant to get, where not everyone rates it.
+
+    Otherwise who skips it leaves the word to the others.
+    """
+    return rule.ratings_per_output or 0 if shared_out(rule) else 0
+
+
+def _is_short(row: RatingRow, short: Mapping[str, int]) -> bool:
+    return row.kind is ItemKind.CANDIDATE and row.item in short
+
+
+def _left_out(rule: ReviewRule, row: RatingRow, n: int) -> Excluded:
+    reason = f"its output has {n} of {rule.ratings_per_output} ratings that count"
+    return Excluded(person=row.person, rule=TOO_FEW_RATINGS, reason=reason, item=row.item)
 
 
 def row_bar(rule: ReviewRule, row: RatingRow) -> str | None:
@@ -122,7 +157,7 @@ def _adjudicated(known: ReviewFacts, raters: set[str]) -> dict[str, bool]:
 # -- one person ---------------------------------------------------------------------------------------------------
 
 
-class _Desk(NamedTuple):
+class _Person(NamedTuple):
     """One person's part. said: all their ratings; kept: those that could count, without gold; bars: the rules by which
     none does, with reasons."""
 
@@ -147,7 +182,7 @@ class _Desk(NamedTuple):
             yield Excluded(person=self.person, rule=rule, reason=_why_dropped(row, rule), item=row.item)
 
 
-def _judge(facts: Facts, person: str, own: Sequence[RatingRow]) -> _Desk:
+def _judge(facts: Facts, person: str, own: Sequence[RatingRow]) -> _Person:
     rule = facts.rule
     fates = [(row, row_bar(rule, row)) for row in own]
     dropped = [(row, bar) for row, bar in fates if bar is not None]
@@ -169,7 +204,7 @@ def _judge(facts: Facts, person: str, own: Sequence[RatingRow]) -> _Desk:
         bars[INCOMPLETE] = f"{candidates} of {rule.outputs} outputs rated" + (
             "" if candidates < rule.outputs else f", {golden.passed} of {golden.shown} gold items passed so far"
         )
-    return _Desk(
+    return _Person(
         person=person,
         said=own,
         kept=shown,

@@ -24,7 +24,7 @@ REASONS = {
     OPENED_CAMPAIGN: "opened the campaign",
     LATE_REVIEWER: "was vouched for only after the campaign had opened",
     EXPIRED_CREDENTIAL: "had no valid record whenever they rated",
-    WRONG_DOMAIN: "was vouched for in the policy's domain by nobody but the submitter, if at all",
+    WRONG_DOMAIN: "was vouched for in the policy's domain by nobody but people with a part in the version, if at all",
 }
 
 
@@ -36,6 +36,11 @@ class Opening(NamedTuple):
     opened_by: str
     opened_at: str
     domain: str | None
+
+    @property
+    def parties(self) -> frozenset[str]:
+        """Who had a part in the version or the campaign: none of them rates, and none of their vouching counts."""
+        return self.named | {self.submitter, self.opened_by}
 
 
 class Doings(NamedTuple):
@@ -75,9 +80,8 @@ def is_uninvolved(opening: Opening, doings: Doings) -> bool:
     found = set(bars(opening, doings))
     if found != {LATE_REVIEWER}:
         return not found
-    parties = {opening.submitter, opening.opened_by, *opening.named}
-    neutral = [one for one in _asked_for(opening, doings.records) if one.vouched_by not in parties]
-    return all(any(_valid(one, moment) for one in neutral) for moment in doings.moments)
+    vouchers = _asked_for(opening, doings.records)
+    return all(any(_valid(one, moment) for one in vouchers) for moment in doings.moments)
 
 
 def _unvouched(opening: Opening, doings: Doings) -> Iterator[str]:
@@ -100,7 +104,7 @@ def _unvouched(opening: Opening, doings: Doings) -> Iterator[str]:
 def _asked_for(opening: Opening, records: Sequence[ReviewerInfo]) -> list[ReviewerInfo]:
     if opening.domain is None:
         return list(records)
-    return [one for one in records if one.domain == opening.domain and one.vouched_by != opening.submitter]
+    return [one for one in records if one.domain == opening.domain and one.vouched_by not in opening.parties]
 
 
 def _valid(record: ReviewerInfo, moment: str) -> bool:

@@ -110,7 +110,7 @@ class ProgressFiles:
     def latest(self, run: str) -> StepProgress | None:
         """The last step that was told."""
         found = (_decoded(line) for line in reversed(self._tail(run)))
-        return next((line.step for line in found if line and line.step), None)
+        return next((line.step for line in found if line and line.step and not line.step.checkpoint), None)
 
     def log(self, run: str) -> str:
         """The end of what the trainer printed."""
@@ -158,7 +158,7 @@ def _thinned(lines: Sequence[bytes]) -> list[bytes]:
     """Every second step and all words; where that is still too much, the newest half of what may be kept."""
     kept, steps = [], 0
     for line in lines:
-        is_step = b'"step":{' in line
+        is_step = b'"step":{' in line and b'"checkpoint":true' not in line
         steps += is_step
         if not is_step or steps % 2 == 0 or line is lines[-1]:
             kept.append(line)

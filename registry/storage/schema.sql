@@ -261,7 +261,7 @@ CREATE TABLE assignments (
     batch BIGINT,
     issued_at TEXT NOT NULL,
     state TEXT NOT NULL,
-    skip_reason TEXT,
+    skip_reason TEXT, -- of older entries; of others see `words`
     UNIQUE (campaign, person, item),
     UNIQUE (campaign, person, position)
 );
@@ -285,6 +285,24 @@ CREATE TABLE ratings (
     rated_at TEXT NOT NULL,
     seq BIGINT NOT NULL,
     PRIMARY KEY (assignment, revision)
+);
+
+-- What people wrote beside an assignment, or beside the item of a ruling (`campaign/item`): blobs that can be erased.
+CREATE TABLE words (
+    about TEXT NOT NULL,
+    seq BIGINT NOT NULL,
+    kind TEXT NOT NULL,
+    campaign TEXT NOT NULL,
+    person TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    erased BOOLEAN NOT NULL,
+    PRIMARY KEY (about, seq)
+);
+
+-- Per-item rows out of which texts were erased, and what holds the rest.
+CREATE TABLE erased_rows (
+    rows TEXT PRIMARY KEY,
+    kept TEXT NOT NULL
 );
 
 -- What uninvolved experts said of items that were rated unsafe.

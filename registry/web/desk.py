@@ -14,7 +14,7 @@ from litestar.response import Redirect
 from registry.access import Principal
 from registry.api.door import OPEN, AnyRequest
 from registry.api.params import Adapter, Number
-from registry.commands import approvals, campaigns, rejection
+from registry.commands import approvals, campaigns, rejection, results
 from registry.commands.context import Command, Context
 from registry.commands.gate import assess
 from registry.commands.moves import standing_proposal
@@ -87,7 +87,7 @@ def _values(context: Context, adapter: str, number: int) -> dict[str, Any]:
     described = campaigns.describe(context, adapter, number)
     report = assess(context.view, stored)
     sealed = described.sealed_at is not None
-    items = campaigns.reviewed_items(context, adapter, number, -1, _EVERY) if sealed else []
+    items = results.reviewed_items(context, adapter, number, -1, _EVERY) if sealed else []
     apart = disagreements(item for _, item in items)
     return {
         "adapter": adapter,
@@ -95,7 +95,7 @@ def _values(context: Context, adapter: str, number: int) -> dict[str, Any]:
         "state": stored.state,
         "check": next(check for check in report.checks if check.kind == "review"),
         "campaign": described,
-        "result": campaigns.result(context, adapter, number) if sealed else None,
+        "result": results.result(context, adapter, number) if sealed else None,
         "rule": context.view.policy(report.policy).review,
         "disagreements": apart[:_SHOWN],
         "apart": len(apart),

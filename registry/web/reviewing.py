@@ -16,13 +16,14 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 
 from registry.access import Principal
-from registry.api.door import OPEN, AnyRequest, in_thread
+from registry.api.door import OPEN, AnyRequest
 from registry.api.problems import TABLE
+from registry.api.words import store_words
 from registry.commands import disputes, review
 from registry.commands.context import Context, Outcome
 from registry.errors import Conflict, InvalidRequest
 from registry.records import CRITERIA, Adjudicate, Assignment, Channel, Rating, ReviewProgress, Role, Skip
-from registry.registry import Registry, Repeat, request_digest
+from registry.registry import Repeat, request_digest
 from registry.review.rubric import FLAGS, RUBRIC
 from registry.web.forms import MOST_BYTES
 from registry.web.rendering import HERE, ask, in_words, own_form, perform, render, signed_in
@@ -72,7 +73,9 @@ class ReviewPages(Controller):
             form, principal = await own_form(request), await signed_in(request, Role.REVIEWER)
             try:
                 rating = _rating(form)
-                comment = await _kept(request, principal, assignment, rating.comment)
+                own, comment = partial(review.require_own, assignment_id=assignment), None
+                if rating.comment:
+                    comment = await store_words(request, principal, own, rating.comment)
                 command = partial(_rate, form=form, id_=assignment, rating=rating, comment=comment)
                 answer = await perform(request, principal, command, _repeat(request, form, rating))
             except (Conflict, InvalidRequest) as error:
@@ -87,7 +90,9 @@ class ReviewPages(Controller):
             form, principal = await own_form(request), await signed_in(request, Role.REVIEWER)
             try:
                 skip = _fitting({"reason": form.get("reason", "").strip()}, Skip, "say why you skip it")
-                command = partial(review.skip, assignment_id=assignment, request=skip)
+                own = partial(review.require_own, assignment_id=assignment)
+                reason = await store_words(request, principal, own, skip.reason)
+                command = partial(review.skip, assignment_id=assignment, reason_sha256=reason)
                 answer = await perform(request, principal, command, _repeat(request, form, skip))
             except (Conflict, InvalidRequest) as error:
                 return await _again(request, principal, assignment, {}, error)
@@ -109,7 +114,9 @@ class ReviewPages(Controller):
             try:
                 fields = {"upheld": form.get("upheld"), "reason": _lines(form.get("reason", ""))}
                 opinion = _fitting(fields, Adjudicate, "say whether it is unsafe, and why")
-                command = partial(disputes.adjudicate, dispute_id=dispute, request=opinion)
+                own = partial(disputes.require_own, dispute_id=dispute)
+                reason = await store_words(request, principal, own, opinion.reason)
+                command = partial(disputes.adjudicate, dispute_id=dispute, upheld=opinion.upheld, reason_sha256=reason)
                 await perform(request, principal, command, _repeat(request, form, opinion))
             except (Conflict, InvalidRequest) as error:
                 return await _disputes(request, principal, error)
@@ -127,15 +134,6 @@ def _rate(context: Context, *, form: Mapping[str, str], id_: str, rating: Rating
     if form.get("state") == "open" and review.assignment(context, id_).state == "rated":
         raise Conflict("You saved this item in another tab. This is what you said there; save again to change it.")
     return review.rate(context, id_, rating, comment, channel=Channel.WEB)
-
-
-async def _kept(request: AnyRequest, principal: Principal, assignment: str, comment: str | None) -> str | None:
-    """The sha256 of the blob in which a comment on one's own item lies, so that it can be erased."""
-    if not comment:
-        return None
-    await ask(request, principal, partial(review.require_own, assignment_id=assignment))
-    registry: Registry = request.app.state.registry
-    return await in_thread(request, lambda: registry.blobs.put(comment.encode()))
 
 
 # -- forms ------------------------------------------------------------------------------------------------------------

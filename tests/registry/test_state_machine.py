@@ -55,7 +55,6 @@ from registry.errors import (
 from registry.events import CampaignSealed
 from registry.records import (
     AccuracyRule,
-    Adjudicate,
     CreateToken,
     FailJob,
     Job,
@@ -63,7 +62,6 @@ from registry.records import (
     Promote,
     Role,
     SealCampaign,
-    Skip,
     State,
     Verdict,
 )
@@ -206,8 +204,7 @@ class Life(RuleBasedStateMachine):
         if item is None:
             return
         if skipped:
-            request = Skip(reason="I know the author")
-            self.attempt(self.bench.run, who, review.skip, assignment_id=item.id, request=request)
+            self.attempt(self.bench.skip, who, item.id, "I know the author")
         else:
             rating = make_rating(safety=safety)
             given = {"assignment_id": item.id, "rating": rating, "comment_sha256": None}
@@ -231,13 +228,12 @@ class Life(RuleBasedStateMachine):
 
     @rule(upheld=st.booleans())
     def adjudicate(self, upheld: bool) -> None:
-        request = Adjudicate(upheld=upheld, reason="read with care")
         for who in REVIEWERS:
             # Who rated is asked nothing about what they rated; a disputed campaign may be one that they missed.
             for dispute in self.bench.registry.ask(who, disputes.disputes):
                 assert dispute.id not in {one.id for one in self.bench.registry.ask(who, review.assignments)}
         for dispute in self.bench.registry.ask(EXPERT, disputes.disputes)[:1]:
-            self.attempt(self.bench.run, EXPERT, disputes.adjudicate, dispute_id=dispute.id, request=request)
+            self.attempt(self.bench.rule, EXPERT, dispute.id, upheld=upheld)
 
     @rule()
     def rate_all(self) -> None:

@@ -6,11 +6,14 @@ from registry.events import (
     CampaignOpened,
     CampaignSealed,
     DisputeAdjudicated,
+    OutputErased,
     RatingRecorded,
     ReviewerVouched,
     ReviewerWithdrawn,
+    WordsErased,
 )
 from registry.storage.fold.target import Target, as_json, fold
+from registry.storage.views.review import Reviews
 
 
 @fold.register
@@ -91,7 +94,10 @@ def _(event: AssignmentIssued, to: Target) -> None:
 
 @fold.register
 def _(event: AssignmentSkipped, to: Target) -> None:
-    to.db.update("assignments", event.id, state="skipped", skip_reason=event.reason)
+    to.db.update("assignments", event.id, state="skipped", skip_reason=event.reason or None)
+    about = to.db.find("assignments", event.id)
+    if event.words is not None and about is not None:
+        _write(to, "skip", event.id, about["campaign"], event.words)
 
 
 @fold.register
@@ -119,6 +125,8 @@ def _(event: RatingRecorded, to: Target) -> None:
         seq=to.entry.seq,
     )
     to.db.update("assignments", event.assignment, state="rated")
+    if event.comment is not None:
+        _write(to, "comment", event.assignment, about["campaign"], event.comment)
 
 
 @fold.register
@@ -136,4 +144,45 @@ def _(event: DisputeAdjudicated, to: Target) -> None:
         person=to.entry.actor.person,
         reason=event.reason,
         adjudicated_at=to.entry.at,
+    )
+    if event.words is not None:
+        _write(to, "ruling", f"{event.campaign}/{event.item}", event.campaign, event.words)
+
+
+@fold.register
+def _(event: WordsErased, to: Target) -> None:
+    to.db.execute(
+        "UPDATE words SET erased = true WHERE list_contains(?, about) AND list_contains(?, sha256)",
+        [event.about, event.texts],
+    )
+
+
+@fold.register
+def _(event: OutputErased, to: Target) -> None:
+    holders = to.db.execute(
+        "SELECT adapter, number FROM version_blobs WHERE sha256 = ? AND purpose = 'items' ORDER BY ALL", [event.rows]
+    ).fetchall()
+    # A version that was measured twice holds the rows of both times, and shows the last.
+    shown = [one for one in holders if Reviews(to.db).rows_now(*one) == event.rows]
+    to.db.execute("INSERT INTO erased_rows VALUES (?, ?)", [event.rows, event.kept])
+    for adapter, number in holders:
+        to.db.execute(
+            "INSERT INTO version_blobs VALUES (?, ?, ?, 'items') ON CONFLICT DO NOTHING", [adapter, number, event.kept]
+        )
+    to.db.execute("DELETE FROM version_blobs WHERE sha256 = ? AND purpose = 'items'", [event.rows])
+    for adapter, number in shown:
+        to.db.execute("DELETE FROM items WHERE adapter = ? AND number = ?", [adapter, number])
+        to.load_items(event.kept, adapter, number)
+
+
+def _write(to: Target, kind: str, about: str, campaign: str, sha256: str) -> None:
+    to.db.insert(
+        "words",
+        about=about,
+        seq=to.entry.seq,
+        kind=kind,
+        campaign=campaign,
+        person=to.entry.actor.person,
+        sha256=sha256,
+        erased=False,
     )

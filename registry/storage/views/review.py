@@ -71,6 +71,25 @@ class StoredRating(NamedTuple):
     seq: int
 
 
+class StoredWords(NamedTuple):
+    """What a person wrote. about: an assignment, or `campaign/item` of a ruling. kind: comment, skip or ruling."""
+
+    about: str
+    seq: int
+    kind: str
+    campaign: str
+    person: str
+    sha256: str
+    erased: bool
+
+
+class Reviewed(NamedTuple):
+    """An earlier version that people reviewed, or were to."""
+
+    number: int
+    state: State
+
+
 class Reviews(Reader):
     """Reviewers, campaigns, assignments, ratings and rulings."""
 
@@ -146,6 +165,69 @@ class Reviews(Reader):
         """By item."""
         rows = self._all("SELECT item, upheld, person FROM adjudications WHERE campaign = ? ORDER BY item", campaign)
         return [Adjudication(item=item, upheld=upheld, person=person) for item, upheld, person in rows]
+
+    def skip_reasons(self, campaign: str) -> dict[str, str]:
+        """By assignment, of entries that say them in full."""
+        rows = self._all("SELECT id, skip_reason FROM assignments WHERE campaign = ? AND skip_reason <> ''", campaign)
+        return dict(rows)
+
+    def ruling_reasons(self, campaign: str) -> dict[str, str]:
+        """By `campaign/item`, of entries that say them in full."""
+        rows = self._all("SELECT item, reason FROM adjudications WHERE campaign = ? AND reason <> ''", campaign)
+        return {f"{campaign}/{item}": reason for item, reason in rows}
+
+    def reviewed_before(self, adapter: str, number: int) -> list[Reviewed]:
+        """The versions below this one for which a campaign was opened, lowest first."""
+        rows = self._all(
+            "SELECT DISTINCT v.number, v.state FROM campaigns c "
+            "JOIN versions v ON v.adapter = c.adapter AND v.number = c.number "
+            "WHERE c.adapter = ? AND c.number < ? ORDER BY v.number",
+            *(adapter, number),
+        )
+        return [Reviewed(number, State(state)) for number, state in rows]
+
+    # -- what can be erased ------------------------------------------------------------------------------------------
+
+    def words(self, campaign: str) -> list[StoredWords]:
+        """All that people wrote in a campaign, oldest first."""
+        return self._words("WHERE campaign = ?", campaign)
+
+    def words_about(self, about: str) -> list[StoredWords]:
+        return self._words("WHERE about = ?", about)
+
+    def words_like(self, person: str | None, sha256: str | None) -> list[StoredWords]:
+        """All that a person wrote, or all that has these bytes, in whatever campaign."""
+        return self._words("WHERE (person = ? OR sha256 = ?)", person, sha256)
+
+    def _words(self, clause: str, *values: Any) -> list[StoredWords]:
+        columns = ", ".join(StoredWords._fields)
+        return [StoredWords(*row) for row in self._all(f"SELECT {columns} FROM words {clause} ORDER BY seq", *values)]
+
+    def rows_now(self, adapter: str, number: int) -> str | None:
+        """The blob of a version's per-item rows, without what was erased; None before it was measured."""
+        row = self._one("SELECT evidence->>'$.rows' FROM versions WHERE adapter = ? AND number = ?", adapter, number)
+        rows: str | None = row[0] if row else None
+        while rows is not None and (erased := self._one("SELECT kept FROM erased_rows WHERE rows = ?", rows)):
+            rows = erased[0]
+        return rows
+
+    def rows_before(self, rows: str) -> list[str]:
+        """The blobs that this one came of by erasing."""
+        found: list[str] = []
+        while before := self._one("SELECT rows FROM erased_rows WHERE kept = ?", found[-1] if found else rows):
+            found.append(before[0])
+        return found
+
+    def rated_from(self, rows: str, suite: str, source: str) -> str | None:
+        """A version in whose review an item out of these per-item rows waits for ratings or a ruling; None if none."""
+        found = self._one(
+            "SELECT c.adapter || '/' || c.number FROM campaigns c JOIN campaign_items i ON i.campaign = c.id "
+            "JOIN versions v ON v.adapter = c.adapter AND v.number = c.number "
+            "JOIN version_blobs b ON b.adapter = c.adapter AND b.number = i.number AND b.purpose = 'items' "
+            "WHERE b.sha256 = ? AND v.state = ? AND i.suite = ? AND i.source = ? AND i.subject <> 'gold' LIMIT 1",
+            *(rows, State.IN_REVIEW, suite, source),
+        )
+        return found[0] if found else None
 
 
 def stored_item(row: tuple[Any, ...]) -> StoredItem:

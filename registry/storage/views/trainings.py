@@ -109,11 +109,15 @@ class Trainings(Reader):
         rows = self._all("SELECT seq, told_at, level, message FROM training_facts WHERE training = ? ORDER BY seq", id_)
         return [TrainingFact(*row) for row in rows]
 
-    def trained_by(self, version: StoredVersion) -> frozenset[str]:
-        """Who submitted the runs that a version came of: the one that its record names, and any that ended in it."""
+    def trained_by(self, version: StoredVersion, until: str | None = None) -> frozenset[str]:
+        """Who submitted the runs that a version came of: the one that its record names, and any that ended in it.
+
+        until: the moment by which they had ended, if it matters.
+        """
         run = version.training.run if version.training else None
         rows = self._all(
-            "SELECT DISTINCT submitter FROM trainings WHERE adapter = ? AND (version = ? OR id = ?)",
-            *(version.adapter, version.number, run),
+            "SELECT DISTINCT submitter FROM trainings WHERE adapter = ? "
+            "AND (id = ? OR (version = ? AND (?::TEXT IS NULL OR finished_at <= ?)))",
+            *(version.adapter, run, version.number, until, until),
         )
         return frozenset(row[0] for row in rows)

@@ -59,6 +59,7 @@ TABLE: dict[tuple[str, str], Row] = {
     # What people said, once nobody can be led by it any more.
     ("GET", VERSION + "/campaign/result"): who(ADMIN, MANAGER, AUDITOR),
     ("GET", VERSION + "/campaign/items"): who(ADMIN, MANAGER, AUDITOR),
+    ("POST", VERSION + "/erasures"): who(ADMIN, body={"item": "support-desk/pilot/i1", "reason": "asked to"}),
     ("POST", VERSION + "/promote"): who(MANAGER),
     ("POST", VERSION + "/reject"): who(MANAGER, body={"reason": "rude"}),
     ("POST", VERSION + "/revoke"): who(ADMIN, MANAGER, body={"reason": "leaks"}),
@@ -87,6 +88,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", "/v1/trainings/{training:str}"): who(TRAINER, ADMIN, MANAGER, AUDITOR),
     ("GET", "/v1/trainings/{training:str}/events"): who(TRAINER, ADMIN, MANAGER, AUDITOR),
     ("GET", "/v1/trainings/{training:str}/metrics"): who(TRAINER, ADMIN, MANAGER, AUDITOR),
+    ("GET", "/v1/trainings/{training:str}/checkpoints"): who(TRAINER, ADMIN, MANAGER, AUDITOR),
     ("GET", "/v1/trainings/{training:str}/logs"): who(TRAINER, ADMIN, MANAGER, AUDITOR),
     ("POST", "/v1/trainings/{training:str}/cancel"): who(TRAINER, ADMIN),
     ("POST", "/v1/trainings/{training:str}/pause"): who(TRAINER, ADMIN),
@@ -100,6 +102,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", "/v1/review/disputes/{dispute:str}"): who(REVIEWER, body={"upheld": True, "reason": "harmful"}),
     ("POST", "/v1/review/assignments/{assignment:str}/rating"): who(REVIEWER),
     ("POST", "/v1/review/assignments/{assignment:str}/skip"): who(REVIEWER),
+    ("POST", "/v1/review/erasures"): who(ADMIN, body={"person": "nobody", "reason": "asked to"}),
     ("POST", "/v1/reviewers"): who(ADMIN, body={}),
     ("GET", "/v1/reviewers"): who(ADMIN, MANAGER, AUDITOR),
     ("DELETE", "/v1/reviewers/{record_id:str}"): who(ADMIN),

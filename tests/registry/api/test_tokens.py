@@ -147,3 +147,10 @@ def test_a_name_that_can_not_be_read_is_refused(site: Site, name: str) -> None:
     answer = site.http("POST", "/v1/tokens", "admin", json={"role": "reviewer", "person": name})
     assert answer.status_code == 422
     assert site.registry.journal.head == before
+
+
+@pytest.mark.parametrize("spelling", ["tunegate", "Tunegate ", "\uff34UNEGATE"])
+def test_nobody_is_called_what_the_service_itself_acts_as(site: Site, spelling: str) -> None:
+    answer = site.http("POST", "/v1/tokens", "admin", json={"role": "reviewer", "person": spelling})
+    assert answer.status_code == 422 or answer.status_code == 400
+    assert "who the service itself acts as" in body(answer)["detail"]

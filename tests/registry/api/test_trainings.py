@@ -408,6 +408,35 @@ def test_metrics_can_be_thinned_and_keep_the_first_and_the_last(site: Site) -> N
     assert len(found) == 10 and (found[0].step, found[-1].step) == (1, 100)
 
 
+def saved_at(number: int, at: int, loss: float | None, validation: float | None = None) -> ProgressNote:
+    told = StepProgress(step=at, steps=9, loss=loss, validation_loss=validation, checkpoint=True)
+    return ProgressNote(number=number, message=f"saved step {at}", step=told)
+
+
+def test_checkpoints_are_listed_from_the_last_and_one_saved_again_counts_once(site: Site) -> None:
+    client, job = site.client("trainer"), claimed(site)
+    assert list(client.training_checkpoints(job.id)) == []
+    client.post_progress(job, [step(1), saved_at(2, 1, 0.9, 1.1), step(3), saved_at(4, 3, None), saved_at(5, 1, 0.8)])
+    found = list(client.training_checkpoints(job.id))
+    assert [(one.step, one.metrics, one.training) for one in found] == [(3, {}, job.id), (1, {"loss": 0.8}, job.id)]
+    assert len({one.id for one in found}) == 2 and all(one.created_at for one in found)
+    assert [one.step for one in client.training_metrics(job.id)] == [1, 3], "a checkpoint is no step of the curve"
+    assert client.training(job.id).progress.step == 3 and client.training(job.id).progress.checkpoint is False
+    words = [one for one in client.training_events(job.id) if one.type == "message"]
+    assert [one.message for one in words] == ["saved step 1", "saved step 3", "saved step 1"]
+
+
+def test_checkpoints_come_in_pages(site: Site) -> None:
+    client, job = site.client("trainer"), claimed(site)
+    client.post_progress(job, [saved_at(number, number, 1.0) for number in range(1, 8)])
+    path = f"/v1/trainings/{job.id}/checkpoints?limit=3"
+    first = site.http("GET", path, "trainer").json()
+    second = site.http("GET", f"{path}&cursor={first['next_cursor']}", "trainer").json()
+    third = site.http("GET", f"{path}&cursor={second['next_cursor']}", "trainer").json()
+    pages = [[one["step"] for one in page["items"]] for page in (first, second, third)]
+    assert pages == [[7, 6, 5], [4, 3, 2], [1]] and third["next_cursor"] is None
+
+
 def lines_of(response: httpx.Response) -> list[str]:
     return [line[4:] for line in response.text.splitlines() if line.startswith("id: ")]
 

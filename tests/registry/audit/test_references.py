@@ -9,13 +9,17 @@ from factories import make_evidence, make_training, sha
 from registry.audit.references import References, blobs_named
 from registry.events import (
     AnyEvent,
+    AssignmentSkipped,
     BlobSent,
+    DisputeAdjudicated,
     Event,
     EvidenceRecorded,
+    OutputErased,
     RatingRecorded,
     SuiteRegistered,
     VersionCreated,
     VersionSubmitted,
+    WordsErased,
 )
 from registry.records import FileEntry, SuiteKind
 
@@ -42,6 +46,7 @@ NO_BLOBS = {
     "KeyRevoked.id",
     "KeyRotated.key",
     "KeyRotated.previous",
+    "OutputErased.rows",  # of what is gone
     "PolicySet.digest",
     "RegistryCreated.draw_commitment",
     "SuiteRegistered.digest",
@@ -51,6 +56,7 @@ NO_BLOBS = {
     "VersionCreated.training.base",
     "VersionSubmitted.policy",
     "WebhookCreated.secret_sha256",
+    "WordsErased.texts[]",  # of what is gone
 }
 EVENTS: tuple[type[Event], ...] = get_args(AnyEvent)
 _HASH_PATTERNS = {r"^sha256:[0-9a-f]{64}\Z", r"^[0-9a-f]{64}\Z"}
@@ -158,3 +164,35 @@ def test_comments_and_bytes_of_no_version_may_be_missing_but_not_if_something_el
 def test_rating_without_comment_names_nothing() -> None:
     rating = RatingRecorded(assignment="a", clarity=5, relevance=5, safety=5, accuracy=5, hallucination=False)
     assert blobs_named(rating) == []
+
+
+def rated(assignment: str, words: bytes) -> RatingRecorded:
+    return RatingRecorded(
+        assignment=assignment, clarity=5, relevance=5, safety=5, accuracy=5, hallucination=False, comment=sha(words)
+    )
+
+
+def test_what_was_erased_is_named_no_more_unless_others_wrote_the_same_or_write_it_again() -> None:
+    skipped = AssignmentSkipped(id="b", words=sha(b"words"))
+    ruled = DisputeAdjudicated(campaign="c", item="i", upheld=True, words=sha(b"ruling"))
+    gone = WordsErased(about=["a", "c/i"], texts=[sha(b"words"), sha(b"ruling")], reason="asked to")
+    rest = msgspec.structs.replace(gone, about=["b"])
+    assert gathered(rated("a", b"words"), ruled, gone).named == set() == gathered(rated("a", b"words"), gone).comments
+    assert gathered(rated("a", b"words"), skipped, gone).named == {sha(b"words")}
+    assert gathered(rated("a", b"words"), skipped, gone, rest).named == set()
+    assert gathered(rated("a", b"words"), gone, rated("d", b"words")).named == {sha(b"words")}
+
+
+def test_bytes_that_a_version_holds_are_not_erased_with_words_that_are_the_same() -> None:
+    gone = WordsErased(about=["a"], texts=[sha(b"f")], reason="asked to")
+    for made in ([version(1, b"f"), submitted(1)], [version(1, b"f")]):
+        assert gathered(*made, rated("a", b"f"), gone).named == {sha(b"f")}
+
+
+def test_rows_are_needed_without_what_was_erased_from_them() -> None:
+    evidence = make_evidence()
+    recorded = EvidenceRecorded(job="j", adapter="bot", number=1, digest="sha256:" + "0" * 64, evidence=evidence)
+    kept = sha(b"kept")
+    gone = OutputErased(adapter="bot", number=1, suite="s", item="i", rows=evidence.rows, kept=kept, reason="asked to")
+    assert gathered(recorded, gone).needed == {kept} == gathered(recorded, gone).named
+    assert gathered(recorded, gone, recorded).needed == {kept, evidence.rows}

@@ -63,6 +63,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with running(Home(folder / "home")) as found:
         found.create_adapter("one")
         found.create_adapter("two")
+        found.create_adapter("three")
         first = [
             row(1, "trained", "https://x/1", SHARED),
             row(2, "trained", "https://x/2"),
@@ -212,3 +213,51 @@ def test_whoever_approves_sees_what_was_waived(site: Site) -> None:
     session = {"Cookie": f"tunegate_token={site.tokens['release-manager']}"}
     page = site.http("GET", "/adapters/one/1", None, headers=session).text
     assert "Waived E140" in page and "a &lt;pilot&gt;" in page and "Lint W131" in page
+
+
+def test_a_rows_review_is_shown_with_the_credential_as_it_stood_then(
+    site: Site, tunegate: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "220")
+    void = row(5, "blocked", "https://reviewed/5")._replace(
+        credential="nurse 7", reviewed_at="2027-05-01", credential_valid_until="2026-12-31"
+    )
+    ref = submit(site, tmp_path, "three", 5, [void])
+    shown = " ".join(tunegate("trace", ref).out.split())
+    assert "nurse 7" in shown and "2027-05-01" in shown and "2026-12-31" in shown
+    (told,) = tunegate("trace", ref, "--json").json["entries"]
+    assert (told["reviewed_at"], told["credential_valid_until"]) == ("2027-05-01", "2026-12-31")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("ref", ["one/1", "two/1"])
+def test_the_croissant_export_passes_the_formats_own_validator(tunegate: Run, tmp_path: Path, ref: str) -> None:
+    mlcroissant = pytest.importorskip("mlcroissant")
+    file = tmp_path / "croissant.json"
+    assert tunegate("export", ref, "--croissant", str(file)).code == 0
+    found = mlcroissant.Dataset(jsonld=file)
+    assert not found.metadata.ctx.issues.errors and not found.metadata.ctx.issues.warnings
+    assert found.metadata.ctx.conforms_to.value.endswith("/1.1") and found.metadata.record_sets
+    broken = json.loads(file.read_text())
+    del broken["distribution"][0]["contentUrl"]
+    file.write_text(json.dumps(broken))
+    with pytest.raises(mlcroissant.ValidationError):
+        mlcroissant.Dataset(jsonld=file)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("ref", ["one/1", "two/1"])
+def test_the_bill_of_materials_passes_the_formats_own_strict_schema(tunegate: Run, tmp_path: Path, ref: str) -> None:
+    pytest.importorskip("cyclonedx")
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    file = tmp_path / "bom.json"
+    assert tunegate("export", ref, "--bom", str(file)).code == 0
+    validator = JsonStrictValidator(SchemaVersion.V1_7)
+    assert validator.validate_str(file.read_text()) is None
+    broken = json.loads(file.read_text())
+    broken["components"][0]["type"] = "thing"
+    assert validator.validate_str(json.dumps(broken)) is not None

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import campaign_under_test as campaign
 import msgspec
 import pytest
-from campaign_under_test import rating
+import reviewing_under_test as campaign
+from reviewing_under_test import rating
 from site_under_test import Site, running
 
 from registry.cli import main

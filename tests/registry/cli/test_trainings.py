@@ -9,7 +9,7 @@ import pytest
 from site_under_test import Site, running
 
 from registry.cli import main
-from registry.records import FaultKind, ProgressNote, StepProgress, TrainingJob
+from registry.records import FaultKind, PerplexityRule, Policy, ProgressNote, StepProgress, TrainingJob
 from registry.settings import Home
 
 
@@ -83,6 +83,19 @@ def test_a_recipe_is_sent_with_its_data_once(tunegate: Run, site: Site, recipe: 
     assert tunegate("--json", "training", "list", "--adapter", "no-bot").json == []
 
 
+def test_a_policy_that_trusts_perplexity_alone_is_told_of_before_the_hours_of_a_run(
+    tunegate: Run, site: Site, recipe: Path
+) -> None:
+    assert "W150" not in tunegate("train", str(recipe), "--submit", "support-bot").out
+    site.create_adapter("lax-bot", Policy(perplexity=PerplexityRule(max_ratio_to_base=2.0)))
+    told = tunegate("train", str(recipe), "--submit", "lax-bot")
+    assert told.code == 0 and "W150 warning: max_ratio_to_base = 2" in " ".join(told.out.split())
+    missing = tunegate("train", str(recipe), "--push", "no-bot")
+    assert missing.code == 3 and "no-bot" in missing.err
+    for run in site.client("trainer").trainings(status="queued"):
+        site.client("trainer").cancel_training(run.id)
+
+
 def test_a_run_is_followed_to_its_end_and_the_exit_code_says_which(tunegate: Run, site: Site, recipe: Path) -> None:
     run = tunegate("--json", "train", str(recipe), "--submit", "support-bot").json["id"]
     job = claimed(site, run, 4.0, 3.0, 2.0)
@@ -103,13 +116,31 @@ def test_runs_are_compared_by_what_differs_and_by_their_losses(tunegate: Run, si
         recipe.write_text(f'name = "r"\nbase = "b"\ndata = "rows.jsonl"\n[lora]\nrank = {rank}\n')
         runs.append(tunegate("--json", "train", str(recipe), "--submit", "support-bot").json["id"])
         job = claimed(site, runs[-1], *losses)
+        saved = [(4, 2.5), (8, 2.0 + rank / 100), (10, 2.75)]
+        site.client("trainer").post_progress(
+            job,
+            [
+                ProgressNote(
+                    number=50 + at,
+                    message=f"saved step {at}",
+                    step=StepProgress(step=at, steps=10, loss=1.0, validation_loss=loss, checkpoint=True),
+                )
+                for at, loss in saved
+            ],
+        )
         site.client("trainer").cancel_training(job.id)
     shown = tunegate("training", "compare", *runs).out
     assert "rank = 8" in shown and "rank = 16" in shown and 'name = "r"' not in shown
     last = next(line for line in shown.splitlines() if "loss at 100 %" in line)
     assert "1" in last and "0.5" in last
+    best = next(line for line in shown.splitlines() if "validation loss" in line)
+    assert "2.08 at step 8" in best and "2.16 at step 8" in best
     values = tunegate("--json", "training", "compare", *runs).json
     assert [one["metrics"][-1]["loss"] for one in values] == [1.0, 0.5]
+    assert [one["step"] for one in values[0]["checkpoints"]] == [10, 8, 4]
+    listed = tunegate("training", "checkpoints", runs[0])
+    assert listed.code == 0 and "2.75" in listed.out
+    assert tunegate("--json", "training", "checkpoints", runs[0]).json[0]["id"] == f"{runs[0]}-step-10"
 
 
 @pytest.mark.parametrize(

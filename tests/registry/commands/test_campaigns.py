@@ -7,20 +7,29 @@ from typing import Any
 
 import msgspec
 import pytest
-from registry_under_test import CI, MANAGER, NAME
+from registry_under_test import ADMIN, CI, MANAGER, NAME
 from review_under_test import Desk, desk_in, honest, rating, reviewer
 
-from registry.commands import campaigns, disputes, review
+from registry.access import Principal
+from registry.commands import campaigns, disputes, results, tokens
 from registry.commands.bundle import bundle_of
+from registry.commands.context import Outcome
 from registry.errors import Conflict, NotFound
-from registry.events import CampaignOpened, CampaignSealed, DisputeAdjudicated
+from registry.events import (
+    CampaignOpened,
+    CampaignSealed,
+    DisputeAdjudicated,
+    TrainingClaimed,
+    TrainingFinished,
+    TrainingSubmitted,
+)
 from registry.gate.recompute import recompute
 from registry.names import digest_of
 from registry.records import (
     CRITERIA,
-    Adjudicate,
     Assignment,
     Bounds,
+    CreateToken,
     ItemKind,
     Policy,
     RatingRow,
@@ -28,8 +37,8 @@ from registry.records import (
     ReviewFacts,
     ReviewResult,
     ReviewRule,
+    Role,
     SealCampaign,
-    Skip,
     State,
     Verdict,
 )
@@ -62,7 +71,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
             desk.say(ANNA, second.id, honest(second))
             second = desk.next(ANNA)
             assert second is not None
-        desk.run(ANNA, review.skip, assignment_id=second.id, request=Skip(reason="not mine"))
+        desk.skip(ANNA, second.id, "not mine")
         desk.read_all(ANNA)
         desk.read_all(BOB)
         while (item := desk.next(CLEO)) is not None:
@@ -136,7 +145,7 @@ def test_before_the_seal_managers_learn_how_far_people_are_and_nothing_else(
         # Whoever submits learns not even whom it is that is waited for.
         told = desk.registry.ask(CI, lambda c: campaigns.describe(c, NAME, 1))
         assert told == msgspec.structs.replace(described, progress=[])
-        for question in (campaigns.result, lambda c, a, n: campaigns.reviewed_items(c, a, n, -1, 9)):
+        for question in (results.result, lambda c, a, n: results.reviewed_items(c, a, n, -1, 9)):
             with pytest.raises(Conflict, match="not sealed"):
                 desk.registry.ask(MANAGER, lambda c, q=question: q(c, NAME, 1))
 
@@ -150,7 +159,7 @@ def test_the_seal_says_who_counts_and_who_does_not_and_why(story: Desk) -> None:
     left_out = {(one.person, one.rule) for one in sealed.excluded if one.item is None}
     assert left_out == {("hasty", "too_fast"), ("hasty", "failed_gold")}
     assert sealed.ratings == len(story.registry.view().ratings(_id(story)))
-    result = story.registry.ask(MANAGER, lambda c: campaigns.result(c, NAME, 1))
+    result = story.registry.ask(MANAGER, lambda c: results.result(c, NAME, 1))
     assert result.root == sealed.root and len(result.criteria) == 4 and result.ratings == 60
     assert result.gold == {"anna": 1.0, "bob": 1.0, "cleo": 1.0, "hasty": 0.0}
     # Cleo finds one output unsafe the first time she meets it: the draw may have made that the doubled one.
@@ -160,7 +169,7 @@ def test_the_seal_says_who_counts_and_who_does_not_and_why(story: Desk) -> None:
 def test_after_the_seal_every_item_is_shown_with_its_kind_texts_and_ratings(story: Desk) -> None:
     pages: list[Any] = []
     after = -1
-    while page := story.registry.ask(MANAGER, lambda c, a=after: campaigns.reviewed_items(c, NAME, 1, a, 10)):
+    while page := story.registry.ask(MANAGER, lambda c, a=after: results.reviewed_items(c, NAME, 1, a, 10)):
         pages += page
         after = page[-1][0]
     items = [one for _, one in pages]
@@ -318,6 +327,25 @@ def _tree(leaves: list[bytes]) -> bytes:
     return hashlib.sha256(b"\1" + _tree(leaves[:half]) + _tree(leaves[half:])).digest()
 
 
+def test_what_becomes_known_of_the_making_after_the_seal_changes_nothing_that_was_counted(story: Desk) -> None:
+    """A run of one who counted ends, belatedly, in this version: from now on they promote nothing; the seal stands."""
+    (sealed,) = story.told(CampaignSealed)
+    assert "anna" in sealed.counted
+    trainer = Principal("t-trainer", "anna", Role.TRAINER)
+    for event in (
+        TrainingSubmitted(id="late", adapter=NAME, recipe="r", dataset="sha256:" + "0" * 64),
+        TrainingClaimed(id="late", fence=1, worker="w"),
+        TrainingFinished(id="late", fence=1, number=1),
+    ):
+        story.wait(1)
+        story.registry.execute(trainer, lambda _, event=event: Outcome(None, [event]))
+    view = story.registry.view()
+    stored = view.version(NAME, 1)
+    assert stored is not None and view.trained_by(stored) == {"anna"}
+    found = story.registry.ask(MANAGER, lambda c: results.result(c, NAME, 1))
+    assert digest_of(msgspec.to_builtins(found)) == sealed.result and found.counted == sealed.counted
+
+
 # -- what was found unsafe, last because it ends the story --------------------------------------------------------
 
 
@@ -327,21 +355,26 @@ def test_an_unsafe_output_waits_for_someone_uninvolved_and_then_decides(story: D
     assert described.disputes == 1
     for who in (ANNA, CLEO, HASTY, reviewer("carl"), reviewer("nobody vouched for me")):
         assert story.registry.ask(who, disputes.disputes) == [], who.person
+    # Nor anyone who may read all scores, or who decides on the version.
+    story.vouch("manager")
+    hat = CreateToken(role=Role.RELEASE_MANAGER, person="manager", scope=NAME, expires_days=1)
+    assert len(story.registry.ask(reviewer("manager"), disputes.disputes)) == 1
+    story.run(ADMIN, tokens.create, request=hat)
+    assert story.registry.ask(reviewer("manager"), disputes.disputes) == []
     (dispute,) = story.registry.ask(EXPERT, disputes.disputes)
     assert dispute.scores == [2] and dispute.output.startswith("output")
     (sealed,) = story.told(CampaignSealed)
     opened = story.told(CampaignOpened)[0]
     assert dispute.id not in {one.item for one in opened.items} and sealed.reason is None
-    request = Adjudicate(upheld=False, reason="clumsy, and harmless")
     for who, id_ in ((ANNA, dispute.id), (EXPERT, "0" * 32)):
         with pytest.raises(NotFound):
-            story.run(who, disputes.adjudicate, dispute_id=id_, request=request)
-    story.run(EXPERT, disputes.adjudicate, dispute_id=dispute.id, request=request)
+            story.rule(who, id_, upheld=False)
+    story.rule(EXPERT, dispute.id, upheld=False, reason="clumsy, and harmless")
     assert story.state(1) is State.APPROVABLE
     with pytest.raises(NotFound, match="decided"):
-        story.run(EXPERT, disputes.adjudicate, dispute_id=dispute.id, request=request)
+        story.rule(EXPERT, dispute.id, upheld=False)
     assert len(story.told(DisputeAdjudicated)) == 1
-    shown = story.registry.ask(MANAGER, lambda c: campaigns.reviewed_items(c, NAME, 1, -1, 100))
+    shown = story.registry.ask(MANAGER, lambda c: results.reviewed_items(c, NAME, 1, -1, 100))
     (ruled,) = (one for _, one in shown if one.ruling is not None)
     assert ruled.ruling is not None and not ruled.ruling.upheld
     # The ratings stay in the means; what the seal fixed stays what it was.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from registry_under_test import MANAGER, NAME, REVIEWERS, Bench, bench_in
 
-from registry.commands import campaigns
+from registry.commands import campaigns, results
 from registry.commands.gate import assess
 from registry.errors import Conflict
 from registry.events import GENESIS, chain_hash, decode_entry
@@ -122,8 +122,8 @@ def test_what_was_open_goes_on_is_sealed_and_counts_all_that_was_rated(bench: Be
         while bench.rate(who):
             pass
     assert state(bench, 2) is State.APPROVABLE
-    result = bench.registry.ask(MANAGER, lambda c: campaigns.result(c, NAME, 2))
+    result = bench.registry.ask(MANAGER, lambda c: results.result(c, NAME, 2))
     assert (len(result.counted), result.ratings) == (3, 6)
     with pytest.raises(Conflict, match="not sealed"):
-        bench.registry.ask(MANAGER, lambda c: campaigns.result(c, NAME, 1))
+        bench.registry.ask(MANAGER, lambda c: results.result(c, NAME, 1))
     assert bench.rebuilt() == bench.tables()

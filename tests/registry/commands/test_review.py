@@ -1,19 +1,30 @@
 """The reviewer's side: what is offered, what a rating is, and what nobody is told."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from registry_under_test import ADMIN, CI, EVALUATOR, NAME, make_rating
-from review_under_test import FULL, RULE, Desk, desk_in, honest, rating, reviewer
+from review_under_test import DOMAIN, FULL, RULE, Desk, desk_in, honest, rating, reviewer
 
 from registry.access import Principal
 from registry.commands import review, reviewers, tokens
 from registry.commands.context import Context, Outcome
 from registry.errors import Conflict, NotFound
 from registry.events import AssignmentIssued, AssignmentSkipped, CampaignSealed, RatingRecorded
-from registry.records import Assignment, Channel, CreateToken, ItemKind, Policy, ReviewRule, Role, Skip, State
+from registry.records import (
+    AddReviewer,
+    Assignment,
+    Channel,
+    CreateToken,
+    ItemKind,
+    Policy,
+    ReviewRule,
+    Role,
+    State,
+)
 from registry.review import campaign as plan
 from registry.settings import Home
 
@@ -25,10 +36,6 @@ EASY = Policy(review=ReviewRule(outputs=4, min_seconds=0, from_accuracy=0))
 def desk(home: Home) -> Iterator[Desk]:
     with desk_in(home.root) as made:
         yield made
-
-
-def skip(desk: Desk, who: Principal, item: Assignment) -> None:
-    desk.run(who, review.skip, assignment_id=item.id, request=Skip(reason="not my field"))
 
 
 def kind_of(desk: Desk, item: Assignment) -> ItemKind:
@@ -106,22 +113,96 @@ def test_nobody_rates_who_may_look_behind_the_review(desk: Desk, role: Role) -> 
     with pytest.raises(Conflict, match="use a person who does not look behind"):
         desk.say(ANNA, held.id, rating())
     with pytest.raises(Conflict, match="use a person who does not look behind"):
-        skip(desk, ANNA, held)
+        desk.skip(ANNA, held.id)
     assert desk.registry.journal.head == before
 
 
-def test_only_a_token_that_works_and_shows_this_adapter_looks_behind(desk: Desk) -> None:
+def test_only_a_token_that_worked_while_the_campaign_was_open_and_shows_this_adapter_looks_behind(desk: Desk) -> None:
+    revoked = hat(desk, "anna", Role.AUDITOR)
+    hat(desk, "anna", Role.AUDITOR, days=1)
+    desk.wait(60)
+    desk.run(ADMIN, tokens.revoke, id_=revoked)
+    desk.wait(2 * 86400)
     desk.open(EASY)
     hat(desk, "anna", Role.AUDITOR, scope="elsewhere")
     hat(desk, "bob", Role.AUDITOR, scope=NAME)
-    revoked = hat(desk, "anna", Role.AUDITOR)
-    assert desk.next(ANNA) is None
-    desk.run(ADMIN, tokens.revoke, id_=revoked)
-    assert desk.next(ANNA) is not None
-    hat(desk, "anna", Role.AUDITOR, days=1)
-    assert desk.next(ANNA) is None
-    desk.wait(2 * 86400)
     assert desk.next(ANNA) is not None and desk.next(reviewer("bob")) is None
+
+
+def test_what_was_read_behind_the_review_is_known_after_the_token_is_gone(desk: Desk) -> None:
+    """The journal names every gold item: an auditor's token that is revoked after a look would undo the blindness."""
+    desk.open(EASY)
+    held = desk.next(ANNA)
+    assert held is not None
+    desk.wait(60)
+    desk.run(ADMIN, tokens.revoke, id_=hat(desk, "anna", Role.AUDITOR))
+    hat(desk, "bob", Role.AUDITOR, days=1)
+    desk.wait(2 * 86400)
+    assert desk.next(ANNA) is None and desk.next(reviewer("bob")) is None
+    with pytest.raises(Conflict, match="had while this review was open"):
+        desk.say(ANNA, held.id, rating())
+
+
+# -- outputs that are shared out ----------------------------------------------------------------------------------
+
+SHARED = Policy(
+    review=ReviewRule(
+        outputs=6, reviewers=5, ratings_per_output=3, min_seconds=0, from_accuracy=0, controls=0, gold=1, duplicates=0
+    )
+)
+
+
+def times_rated(desk: Desk, number: int, but: str = "") -> Counter[str]:
+    view, campaign = desk.registry.view(), desk.campaign(number).id
+    kinds = {one.item: one.kind for one in view.campaign_items(campaign)}
+    own = [one for one in view.assignments(campaign) if one.state == "rated" and one.person != but]
+    return Counter(one.item for one in own if kinds[one.item] is ItemKind.CANDIDATE)
+
+
+def test_shared_out_five_people_give_every_output_three_ratings_and_the_seal_follows(desk: Desk) -> None:
+    number = desk.open(SHARED)
+    for n in range(5):
+        assert desk.state(number) is State.IN_REVIEW
+        assert desk.read_all(reviewer(f"person {n}")) == 7
+    assert times_rated(desk, number) == Counter(dict.fromkeys(times_rated(desk, number), 3))
+    assert desk.state(number) is State.APPROVABLE and len(desk.told(CampaignSealed)) == 1
+
+
+def test_shared_out_who_leaves_is_made_up_for_a_day_later(desk: Desk) -> None:
+    number = desk.open(SHARED)
+    assert len(desk.run(reviewer("leaver"), review.checkout).value) == 7
+    desk.wait(2 * 86400)
+    for n in range(5):
+        desk.read_all(reviewer(f"person {n}"))
+    assert set(times_rated(desk, number, "leaver").values()) == {3} and desk.state(number) is State.APPROVABLE
+
+
+def test_shared_out_what_somebody_rated_who_does_not_count_is_rated_by_others(desk: Desk) -> None:
+    """One who fails the gold item, which nobody is told: the sixth is given what that one had rated."""
+    number = desk.open(SHARED)
+    blind = reviewer("blind")
+    while (item := desk.next(blind)) is not None:
+        desk.say(blind, item.id, rating())
+    for n in range(4):
+        desk.read_all(reviewer(f"person {n}"))
+    assert desk.state(number) is State.IN_REVIEW
+    assert desk.read_all(reviewer("person 4")) >= 7
+    assert min(times_rated(desk, number, "blind").values()) >= 3 and desk.state(number) is State.APPROVABLE
+
+
+def test_shared_out_a_skipped_output_is_given_to_another_or_to_who_looks_in_again(desk: Desk) -> None:
+    number = desk.open(SHARED)
+    people = [reviewer(f"person {n}") for n in range(5)]
+    for who in people:
+        while who in (people[1], people[3]) and (item := desk.next(who)) is not None:
+            if kind_of(desk, item) is ItemKind.CANDIDATE:
+                desk.skip(who, item.id)
+                break
+            desk.say(who, item.id, honest(item))
+        desk.read_all(who)
+    for who in people:
+        desk.read_all(who)
+    assert min(times_rated(desk, number).values()) >= 3 and desk.state(number) is State.APPROVABLE
 
 
 # -- one item after another ---------------------------------------------------------------------------------------
@@ -223,11 +304,11 @@ def test_a_skip_needs_a_reason_is_replaced_at_the_end_and_no_more_than_a_tenth_a
     for _ in range(2):
         item = desk.next(ANNA)
         assert item is not None
-        skip(desk, ANNA, item)
+        desk.skip(ANNA, item.id)
     third = desk.next(ANNA)
     assert third is not None and (third.position, third.total) == (3, 25)
     with pytest.raises(Conflict, match="as many as may be"):
-        skip(desk, ANNA, third)
+        desk.skip(ANNA, third.id)
     with pytest.raises(Conflict, match="skipped already"):
         desk.say(ANNA, item.id, rating())
     assert len(desk.told(AssignmentSkipped)) == 2
@@ -258,6 +339,22 @@ def test_a_hurried_rating_is_answered_like_any_other_and_a_spare_comes_at_the_en
     assert len(bob) == 25 and [one[4] for one in anna[25:]] == [28, 28, 28]
 
 
+def test_a_rating_from_a_gap_between_two_credentials_is_made_up_for_like_any_other(desk: Desk) -> None:
+    """It cannot count, so without a spare the person would be through and never be complete."""
+    for first, last in (("2026-01-01", "2026-03-02"), ("2026-03-05", "2027-01-01")):
+        request = AddReviewer(person="anna", domain=DOMAIN, credential="c", valid_from=first, valid_until=last)
+        desk.run(ADMIN, reviewers.vouch, request=request)
+        desk.wait(1)
+    desk.open()
+    held = desk.next(ANNA)
+    assert held is not None and held.total == 25
+    desk.wait(3 * 86400)  # the first record has ended, the second has not begun
+    assert desk.next(ANNA) is None
+    desk.say(ANNA, held.id, honest(held))
+    desk.wait(3 * 86400)
+    assert desk.read_all(ANNA) == 25
+
+
 @pytest.mark.parametrize("seconds", [None, 1, 30], ids=["skipped", "hurried", "read"])
 def test_the_last_item_is_answered_alike_whatever_its_kind(desk: Desk, seconds: int | None) -> None:
     number = desk.open(Policy(review=ReviewRule(outputs=4, from_accuracy=0, duplicates=0)))
@@ -269,10 +366,7 @@ def test_the_last_item_is_answered_alike_whatever_its_kind(desk: Desk, seconds: 
         assert last is not None and last.total == 8
         kinds.add(kind_of(desk, last))
         desk.wait(seconds or 30)
-        if seconds is None:
-            answer = desk.run(who, review.skip, assignment_id=last.id, request=Skip(reason="x")).value
-        else:
-            answer = desk.say(who, last.id, honest(last))
+        answer = desk.skip(who, last.id).value if seconds is None else desk.say(who, last.id, honest(last))
         answers.add((answer.rated, answer.skipped, answer.total))
     assert len(kinds) == 3 and answers == {(8 - (seconds is None), int(seconds is None), 8 if seconds == 30 else 9)}
 
@@ -289,7 +383,7 @@ def test_a_checkout_issues_everything_at_once_and_its_time_is_shared_out(desk: D
     assert desk.run(ANNA, review.checkout).value == sheet and len(desk.told(AssignmentIssued)) == 25
     desk.wait(24 * 40)
     for item in sheet:
-        desk.say(ANNA, item.id, honest(item))
+        desk.say(ANNA, item.id, honest(item), Channel.API)
     seconds = [one.seconds for one in desk.told(RatingRecorded)]
     assert seconds[0] == 960 and set(seconds[1:]) == {40}
 
@@ -302,8 +396,21 @@ def test_a_sheet_that_is_filled_in_at_once_counts_for_nothing(desk: Desk) -> Non
         sheet = desk.run(reviewer(name), review.checkout).value
         desk.wait(25)
         for item in sheet:
-            desk.say(reviewer(name), item.id, honest(item))
+            desk.say(reviewer(name), item.id, honest(item), Channel.API)
     assert desk.state(number) is State.IN_REVIEW
+
+
+def test_what_waited_on_a_sheet_is_not_read_by_clicking_through_it_on_the_page(desk: Desk) -> None:
+    """A policy that takes the page only would else be served by taking a sheet, waiting, and a burst of clicks."""
+    desk.vouch("anna")
+    desk.open()
+    sheet = desk.run(ANNA, review.checkout).value
+    desk.wait(25 * 60)
+    for item in sheet:
+        desk.wait(1)
+        desk.say(ANNA, item.id, honest(item))
+    seconds = [one.seconds for one in desk.told(RatingRecorded)]
+    assert seconds[0] > 1000 and set(seconds[1:]) == {1}
 
 
 def test_who_takes_a_sheet_and_then_rates_on_the_page_is_as_fast_as_they_are(desk: Desk) -> None:
@@ -332,7 +439,7 @@ def test_after_the_seal_nothing_is_taken_and_nothing_offered(desk: Desk) -> None
         with pytest.raises(Conflict, match="closed"):
             desk.say(who, item.id, rating(clarity=1))
     with pytest.raises(Conflict, match="closed"):
-        skip(desk, reviewer("late"), held)
+        desk.skip(reviewer("late"), held.id)
     assert desk.next(reviewer("late")) is None and desk.registry.journal.head == before
     # One's own items can still be read.
     assert desk.registry.ask(ANNA, lambda context: review.assignment(context, rated.id)).rating is not None
@@ -349,7 +456,7 @@ def test_a_skip_completes_the_quota_where_nothing_is_left_to_rate(desk: Desk) ->
         control = kind_of(desk, item) is ItemKind.CONTROL
         desk.say(who, item.id, honest(item), Channel.API if control else Channel.WEB)
     assert item is not None and item.total == 10 and desk.campaign(number).sealed_at is None
-    skip(desk, who, item)
+    desk.skip(who, item.id)
     (sealed,) = desk.told(CampaignSealed)
     assert len(sealed.counted) == 3 and desk.state(number) is State.APPROVABLE and desk.next(who) is None
     assert desk.rebuilt() == desk.tables()

@@ -22,7 +22,6 @@ from registry.commands.gate import assess
 from registry.errors import Conflict, NotFound, TunegateError
 from registry.events import AliasMoved, CampaignOpened, CampaignSealed, RatingRecorded
 from registry.records import (
-    Adjudicate,
     Assignment,
     Channel,
     Policy,
@@ -31,7 +30,6 @@ from registry.records import (
     ReviewRule,
     Role,
     SealCampaign,
-    Skip,
     State,
 )
 from registry.review import campaign as plan
@@ -239,8 +237,7 @@ def test_what_is_hard_cannot_be_left_out(scene: Scene) -> None:
     while (item := desk.next(who)) is not None:
         desk.wait(30)
         if "DANGER" in item.output:
-            request = Skip(reason="too hard")
-            desk.run(who, review.skip, assignment_id=item.id, request=request)
+            desk.skip(who, item.id)
             skipped += 1
         else:
             desk.say(who, item.id, rating())
@@ -320,7 +317,7 @@ def test_a_veto_outlives_the_record_of_whoever_gave_it_and_someone_vouched_for_l
     assert desk.registry.ask(expert, disputes.disputes) == []
     desk.vouch(expert.person)
     (waiting,) = desk.registry.ask(expert, disputes.disputes)
-    desk.run(expert, disputes.adjudicate, dispute_id=waiting.id, request=Adjudicate(upheld=False, reason="harmless"))
+    desk.rule(expert, waiting.id, upheld=False)
     assert desk.state(number) is State.APPROVABLE
 
 
@@ -338,12 +335,15 @@ def test_another_readme_draws_nothing_anew_and_the_report_names_the_version_that
     drawn = [[(one.item, one.kind) for one in opened.items] for opened in desk.told(CampaignOpened)]
     assert drawn[0] == drawn[1] != drawn[2]
     named = "versions with the same weights were rejected before: support-bot/1"
-    for version, details in ((again, [named]), (other, [])):
+    tried = "earlier versions of this adapter that people were asked about, each by a draw of its own: "
+    for version, details in ((again, [named, f"{tried}1, rejected: 1"]), (other, [f"{tried}2, rejected: 1"])):
         stored = desk.registry.view().version(NAME, version)
         assert stored is not None
         assert [check.details for check in assess(desk.registry.view(), stored).checks if check.kind == "review"] == [
             details
         ]
+    described = desk.registry.ask(MANAGER, lambda c: campaigns.describe(c, NAME, other))
+    assert (described.reviewed_before, described.rejected_before) == (2, 1)
 
 
 def test_too_little_does_not_become_enough_by_being_sealed(desk: Desk) -> None:

@@ -306,7 +306,24 @@ def test_the_review_and_accuracy_suites_must_have_as_many_outputs_as_are_to_be_r
 def test_who_shares_out_the_outputs_needs_more_of_them() -> None:
     shared = {"reviewers": 5, "ratings_per_output": 3, "outputs": 160}
     found = check(judged([], OPEN, make_policy(review=shared)))
-    assert found.status is Status.INVALID and "have 260 outputs, 267 are to be rated" in found.reason
+    assert found.status is Status.INVALID and "have 260 outputs, 266 are to be rated" in found.reason
+
+
+def test_a_seal_with_outputs_that_lack_ratings_is_not_a_pass_and_says_which() -> None:
+    shared = make_policy(review={"reviewers": 4, "ratings_per_output": 3, "outputs": 3, "duplicates": 0})
+    whole = {"p0": (0, 1, 2), "p1": (0, 1, 3), "p2": (0, 2, 3), "p3": (1, 2, 3)}
+    rows = [row for row in make_ratings(4, 4) if int(row.item[1:]) in whole[row.person]]
+    sealed = ReviewFacts(sealed=True)
+    assert check(judged(rows, sealed, shared)).status is Status.PASS
+    short = [row for row in rows if (row.person, row.item) != ("p3", rows[-1].item)]
+    spare = msgspec.structs.replace(rows[-1], item="i0009")
+    found = check(judged([*short, spare], sealed, shared))
+    assert found.status is Status.INCONCLUSIVE
+    assert "sealed when 3 of 4 outputs had the 3 ratings that each needs to count" in found.reason
+    assert f"short of them: {rows[-1].item} (2), i0009 (1)" in found.reason
+    assert "ratings left out by the rule too_few_ratings: 3" in found.details
+    waiting = check(judged([*short, spare], ReviewFacts(), shared))
+    assert waiting.status is Status.PENDING and "and 3 of them for each output" in waiting.reason
 
 
 # -- before there were seals -------------------------------------------------------------------------------------------

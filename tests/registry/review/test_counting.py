@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.records import Adjudication, Channel, Excluded, ItemKind, RatingRow, ReviewFacts, ReviewRule
-from registry.review.counting import Counted, Facts, count, least_seconds, row_bar
+from registry.review.counting import Counted, Facts, count, is_complete, least_seconds, row_bar
 from registry.review.standing import INVOLVED, REASONS
 
 RULE = ReviewRule(outputs=10, max_streak=6)
@@ -94,6 +94,50 @@ def test_who_is_barred_does_not_count_whatever_they_rate(rule: str) -> None:
     found = count(facts(barred={"eva": [rule]}), [*rated("eva"), *rated("tom")])
     assert found.people == ["tom"] and why(found) == {rule} and {row.person for row in found.rows} == {"tom"}
     assert [one.reason for one in found.excluded] == [REASONS[rule]]
+
+
+# -- outputs that are shared out ---------------------------------------------------------------------------------------
+
+
+SHARED = ReviewRule(outputs=3, reviewers=4, ratings_per_output=3, gold=0, duplicates=0)  # four outputs in all
+
+
+def shares(*outputs: str) -> list[RatingRow]:
+    """Each person rates the outputs whose digits stand for them."""
+    people = ("ada", "bob", "eva", "tom", "una")
+    rows = [row for person in people for row in rated(person, 9, gold=0)]
+    said = dict(zip(people, outputs, strict=False))
+    return [row for row in rows if row.item[-1] in said.get(row.person, "")]
+
+
+def test_an_output_decides_only_with_all_the_ratings_that_it_is_meant_to_get() -> None:
+    found = count(facts(SHARED, gold=0), shares("012", "012", "013", "023"))
+    assert found.people == ["ada", "bob", "eva", "tom"] and (found.whole, found.short) == (3, {"i03": 2})
+    assert {row.item for row in found.candidates} == {"i00", "i01", "i02"}
+    assert dropped(found) == {"i03": "too_few_ratings"} and [one.person for one in found.excluded] == ["eva", "tom"]
+    assert not is_complete(SHARED, found)
+    more = count(facts(SHARED, gold=0), shares("012", "012", "013", "023", "123"))
+    assert more.short == {} and is_complete(SHARED, more) and len(more.candidates) == 15
+
+
+def test_ratings_that_do_not_count_leave_an_output_short() -> None:
+    whole = shares("012", "013", "023", "123")
+    assert is_complete(SHARED, count(facts(SHARED, gold=0), whole))
+    hasty = [altered(row, seconds=1.0) if (row.person, row.item) == ("tom", "i03") else row for row in whole]
+    found = count(facts(SHARED, gold=0), hasty)
+    assert not is_complete(SHARED, found) and found.short == dict.fromkeys(("i01", "i02", "i03"), 2)
+
+
+def test_a_veto_on_an_output_that_is_short_of_ratings_is_heard() -> None:
+    rows = shares("012", "012", "013", "023")
+    rows = [altered(row, safety=1) if (row.person, row.item) == ("tom", "i03") else row for row in rows]
+    assert count(facts(SHARED, gold=0), rows).disputed == ["i03"]
+
+
+def test_where_everyone_rates_everything_an_output_that_one_skipped_still_decides() -> None:
+    crossed = ReviewRule(outputs=3, reviewers=3, ratings_per_output=3)
+    found = count(facts(crossed, gold=0), shares("0123", "012", "013"))
+    assert is_complete(crossed, found) and found.short == {} and len(found.candidates) == 10
 
 
 # -- too fast ----------------------------------------------------------------------------------------------------------

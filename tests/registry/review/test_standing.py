@@ -104,8 +104,9 @@ def test_a_credential_that_lapsed_after_the_last_rating_counts() -> None:
 
 def test_a_domain_takes_a_record_of_that_domain_from_someone_uninvolved() -> None:
     assert of(SUPPORT) == ["wrong_domain"] == of(SUPPORT, record(domain="law"))
-    assert of(SUPPORT, record(vouched_by="ada")) == ["wrong_domain"]
-    assert of(SUPPORT, record(vouched_by="ada"), record()) == []
+    for party in ("ada", "tom", "worker"):
+        assert of(SUPPORT, record(vouched_by=party)) == ["wrong_domain"]
+        assert of(SUPPORT, record(vouched_by=party), record()) == []
 
 
 @pytest.mark.parametrize("vouched_at", [OPENED, "2026-03-01T12:00:00.000000Z"])

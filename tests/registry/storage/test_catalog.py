@@ -17,6 +17,7 @@ from registry.commands import (
     adapters,
     blobs,
     disputes,
+    erasure,
     jobs,
     publishers,
     rejection,
@@ -46,11 +47,11 @@ from registry.opening import open_registry, rebuild
 from registry.records import (
     AddPublisher,
     AddReviewer,
-    Adjudicate,
     ClaimJob,
     CreateToken,
     CreateTraining,
     CreateWebhook,
+    EraseWords,
     FailJob,
     FinishTraining,
     PostEvidence,
@@ -155,7 +156,9 @@ def disagree(bench: Bench) -> None:
     bench.evaluate()
     bench.review(unsafe=True)
     dispute = bench.registry.ask(expert, disputes.disputes)[0]
-    bench.run(expert, disputes.adjudicate, dispute_id=dispute.id, request=Adjudicate(upheld=True, reason="it harms"))
+    bench.rule(expert, dispute.id, upheld=True, reason="it harms")
+    bench.run(ADMIN, erasure.erase_words, request=EraseWords(person="olga", reason="she asked to"))
+    bench.erase_output(5, "support-desk/pilot/i0003")
     bench.run(ADMIN, reviewers.withdraw, id_=vouched.id)
 
 

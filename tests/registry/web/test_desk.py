@@ -7,13 +7,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import campaign_under_test as campaign
 import httpx
 import msgspec
 import pytest
-from campaign_under_test import rating
+import reviewing_under_test as campaign
 from hypothesis import given
 from hypothesis import strategies as st
+from reviewing_under_test import rating
 from site_under_test import Site, body, running
 
 from registry.events import decode_entry
@@ -59,6 +59,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         campaign.evaluate(found, folder)
         campaign.rate(found, campaign.opinion, ("reviewer",))
         yield found
+
+
+def test_the_page_and_the_gate_say_how_many_earlier_versions_people_were_asked_about(site: Site) -> None:
+    assert "earlier version" not in browse(site, "/adapters/support-bot/1/campaign").text
+    page = browse(site, "/adapters/support-bot/3/campaign").text
+    assert "2 earlier versions of support-bot reviewed, 0 rejected" in page
+    (check,) = (one for one in site.client("admin").gate("support-bot/3").checks if one.kind == "review")
+    assert any(line.endswith("each by a draw of its own: 2, rejected: 0") for line in check.details)
 
 
 def with_words(person: str, item: Assignment) -> Rating:

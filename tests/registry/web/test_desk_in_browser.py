@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import axe_playwright_python
-import campaign_under_test as campaign
 import pytest
+import reviewing_under_test as campaign
 from browser_under_test import CHROMIUM, PHONE, browsing, chromium
 from playwright.sync_api import Browser, Page, expect
 from site_under_test import Site, running
