@@ -25,6 +25,7 @@ from trainer.faults import NO_ROOM_FOR_A_WORD, Busy, Diverged, fault_of
 from trainer.launchers import PARENT
 from trainer.recipe import read_recipe
 from trainer.run import Given, Reporter, Stopped, plan_run, run
+from trainer.saved import Shelf
 from trainer.workspace import Ended, Order, Told, Workspace, read_whole, write_whole
 
 _PR_SET_PDEATHSIG = 1
@@ -62,9 +63,9 @@ def _train(place: Workspace, fence: int, told: BinaryIO) -> Ended:
     if order is None or order.fence != fence or order.stop:
         return Ended(stopped=True)
     recipe, text = read_recipe(place.recipe)
-    given = Given(place.data(recipe.data), place.replay)
+    given = Given(place.data(recipe.data), place.replay, place.pairs(recipe.dpo.pairs if recipe.dpo else ""))
     plan = plan_run(recipe, text, place.root, Path(order.base), place.root, given)
-    teller = _Teller(told, place, fence)
+    teller = _Teller(told, place, fence, Shelf(plan.directory))
     run(plan, Reporter(teller.stage, teller.step, teller.is_to_stop))
     return Ended(directory=str(plan.directory))
 
@@ -72,16 +73,19 @@ def _train(place: Workspace, fence: int, told: BinaryIO) -> Ended:
 class _Teller:
     """Writes what the run reports, a line each, and reads whether it is to stop."""
 
-    def __init__(self, told: BinaryIO, place: Workspace, fence: int) -> None:
-        self._told, self._place, self._fence = told, place, fence
+    def __init__(self, told: BinaryIO, place: Workspace, fence: int, shelf: Shelf) -> None:
+        self._told, self._place, self._fence, self._shelf = told, place, fence, shelf
+        self._steps = 0
         self._stage, self._began, self._first = "", time.monotonic(), 0
 
     def stage(self, text: str) -> None:
+        self._tell_checkpoints()
         self._stage, self._began, self._first = text, time.monotonic(), 0
         self._tell(Told(message=text))
 
     def step(self, done: int, of: int, numbers: dict[str, float]) -> None:
-        loss, self._first = numbers.get("loss"), self._first or done
+        loss, self._first, self._steps = numbers.get("loss"), self._first or done, of
+        self._tell_checkpoints()
         if loss is not None and not math.isfinite(loss):
             raise Diverged(f"the loss of step {done} is {loss}; lower training.learning_rate, or look at the data")
         # What an earlier attempt had done says nothing about this one's speed.
@@ -96,6 +100,19 @@ class _Teller:
             seconds_left=round(pace * (of - done), 1),
         )
         self._tell(Told(message=self._stage, step=step))
+
+    def _tell_checkpoints(self) -> None:
+        """Those since the last time: a checkpoint is told with the step behind it. The last step's is the adapter."""
+        for one in self._shelf.new():
+            loss = "" if one.validation_loss is None else f", validation loss {one.validation_loss:.4f}"
+            step = StepProgress(
+                step=one.step,
+                steps=max(self._steps, one.step),
+                loss=one.loss,
+                validation_loss=one.validation_loss,
+                checkpoint=True,
+            )
+            self._tell(Told(message=f"saved step {one.step}{loss}", step=step))
 
     def is_to_stop(self) -> bool:
         order = read_whole(self._place.order, Order)

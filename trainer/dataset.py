@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from registry.client import InvalidRequest
 from trainer.preflight.codes import Problem, Severity
-from trainer.preflight.duplicates import NearPair, contradictions, near_pairs, split_keys
+from trainer.preflight.duplicates import NearPair, contradictions, near_pairs, restated_pairs, split_keys
 from trainer.preflight.reading import Row, Split, read
 
 __all__ = ["Data", "Filled", "Row", "Split", "contradictions", "prepare", "read_rows", "refuse", "split_of"]
@@ -65,7 +65,7 @@ def prepare(rows: Sequence[Row], seed: int) -> Data:
         else:
             first[row.digest] = row
     kept = list(first.values())
-    near = near_pairs(kept)
+    near = [*near_pairs(kept), *restated_pairs(kept)]
     keys = split_keys(kept, near)
     splits = [row.split or split_of(key, seed) for row, key in zip(kept, keys, strict=True)]
     return Data(kept, splits, duplicates, keys, near)

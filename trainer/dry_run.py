@@ -15,7 +15,8 @@ from trainer.libraries import quiet
 from trainer.lint import lint, lint_estimate
 from trainer.machine import flops_per_second, memory_bytes
 from trainer.preflight.codes import Problem, blocking
-from trainer.run import Plan, Rendered, assess, render_data, render_replay
+from trainer.rendering import Rendered, render_data, render_pairs, render_replay
+from trainer.run import Plan, assess
 
 _SHOWN_ROWS = 5
 
@@ -57,17 +58,17 @@ class DryRun(Struct, frozen=True):
 def dry_run(plan: Plan, price_per_hour: float | None = None) -> DryRun:
     """Raises InvalidRequest for rows that the base's chat template cannot render."""
     with quiet():
-        from trainer import qlora
+        from trainer.model import load_tokenizer
 
-        tokenizer = qlora.load_tokenizer(plan.base)
+        tokenizer = load_tokenizer(plan.base)
         limit = plan.recipe.replay.max_new_tokens if plan.recipe.replay else 0
         replay = [_longer(one, limit) for one in render_replay(plan, tokenizer, ["…"] * len(plan.prompts))]
-        rendered = [*render_data(plan, tokenizer), *replay]
+        rendered = [*render_data(plan, tokenizer), *replay, *render_pairs(plan, tokenizer)]
         found, memory, speed = assess(plan, rendered), memory_bytes(), flops_per_second()
         shown = [one for one in rendered if one.use == Split.TRAIN and one.source == "data"][:_SHOWN_ROWS]
         previews = [_preview(one, tokenizer) for one in shown]
-    uses = Counter(one.use if one.source == "data" else "replay" for one in rendered)
-    uses["duplicate"] = len(plan.data.duplicates)
+    uses = Counter(one.source if one.source == "replay" else _use(one) for one in rendered)
+    uses["duplicate"] = len(plan.data.duplicates) + len(plan.pairs.duplicates)
     seconds = seconds_for(found.flops, speed) if found else None
     problems = [*lint(plan.recipe), *(lint_estimate(plan.recipe, found, memory) if found else [])]
     return DryRun(
@@ -83,6 +84,10 @@ def dry_run(plan: Plan, price_per_hour: float | None = None) -> DryRun:
         waived=plan.recipe.waivers,
         begins=not blocking(problems, plan.recipe.waivers),
     )
+
+
+def _use(one: Rendered) -> str:
+    return one.source if one.source == "dpo" and one.use == Split.TRAIN else one.use
 
 
 def _longer(one: Rendered, tokens: int) -> Rendered:

@@ -7,6 +7,7 @@ Sources of the limits: QLoRA (2023), *LoRA Without Regret* (2025), LoRA+ (2024),
 from collections.abc import Iterator
 
 from registry.client import InvalidRequest
+from registry.records import Policy
 from trainer.estimate import Estimate
 from trainer.preflight.codes import Problem, blocking, found
 from trainer.recipe import Recipe
@@ -33,6 +34,14 @@ def lint_estimate(recipe: Recipe, estimate: Estimate, memory_bytes: int) -> list
         message = f"about {_gib(estimate.memory_bytes)} needed at the peak, this machine has {_gib(memory_bytes)}"
         problems.append(found("E170", message))
     return problems
+
+
+def lint_policy(policy: Policy) -> list[Problem]:
+    """What is wrong with the policy that will judge the adapter: a base often passes an absolute limit untrained."""
+    allowed = policy.perplexity.max_ratio_to_base
+    if allowed <= 1:
+        return []
+    return [found("W150", f"max_ratio_to_base = {allowed:g} lets an adapter pass that is worse than its base")]
 
 
 def lint_result(metrics: dict[str, float]) -> list[Problem]:
@@ -69,8 +78,16 @@ def _sizes(recipe: Recipe) -> Iterator[Problem]:
     if rank not in SERVED_RANKS:
         above = next(one for one in SERVED_RANKS if one >= rank)
         yield found("W111", f"rank {rank} is padded to {above} by the engine; {above} costs the same to serve")
-    elif rank > _VLLM_DEFAULT_RANK:
+    elif rank > _VLLM_DEFAULT_RANK and recipe.serving is None:
         yield found("W111", f"rank {rank} is above {_VLLM_DEFAULT_RANK}, which vLLM serves without being told")
+    if recipe.serving is not None and rank > recipe.serving.max_lora_rank:
+        yield found("E112", f"lora.rank = {rank}, serving.max_lora_rank = {recipe.serving.max_lora_rank}")
+    if recipe.training.padding_side is not None:
+        yield found(
+            "W120",
+            f"padding_side = {recipe.training.padding_side!r}; rows are padded on the right while training, and on "
+            "the left when answers are generated",
+        )
     if (rows := _rows_in_a_step(recipe)) > 32:
         yield found("W130", f"{rows} rows in a step")
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from trainer.examples import IGNORED
 from trainer.packing import Packed, pack
 
-IGNORED = -100
 # Others scale their logits (Granite, Cohere) or mix tokens along the sequence (Qwen3.5, Mamba).
 PACKED_MODELS = frozenset(("llama", "mistral", "qwen2", "qwen3"))
 # Attention is quadratic in what is packed together.

@@ -26,6 +26,8 @@ _OUR_WORDS = {
     "max_seq_length": "training.max_length",
     "sequence_len": "training.max_length",
     "save_steps": "training.checkpoint_steps",
+    "eval_steps": "training.evaluate_steps",
+    "early_stopping_patience": "training.patience",
     "r": "lora.rank",
     "lora_r": "lora.rank",
     "lora_alpha": "lora.alpha",
@@ -41,8 +43,9 @@ _OUR_WORDS = {
     "system_prompt": "system",
 }
 _NOT_HERE = {
-    "padding_side": "rows are padded on the right while training, and on the left when answers are generated",
-    "fp16": "fp16 often diverges with 4-bit bases; computation is in bfloat16",
+    "fp16": "E171: fp16 often diverges with 4-bit bases; computation is in bfloat16",
+    "compute_dtype": "E171: computation is in bfloat16, where fp16 often diverges with 4-bit bases",
+    "bnb_4bit_compute_dtype": "E171: computation is in bfloat16, where fp16 often diverges with 4-bit bases",
     "bf16": "computation is in bfloat16 anyway; lora.dtype sets the adapter's own",
     "packing": "batches are packed by themselves, without changing which rows make a step",
     "use_dora": "E180: vLLM serves no DoRA; lora.rslora is served",

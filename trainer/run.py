@@ -1,95 +1,42 @@
 """One training run, from recipe to adapter with its record, in a directory of its own.
 
 The directory is named by the digest of recipe, data and base: running again after any interruption continues where it
-stopped, and a finished run is finished. `training.json` is written last and marks it complete.
+stopped, and a finished run is finished. `training.json` is written last and marks it complete. Where there are two
+stages, the first lives in `first/` and is over when its `metrics.json` is there; the second begins with its adapter.
 
-    run/recipe.toml  dataset.jsonl  ledger.parquet  checkpoints/  adapter/  training.json
+    run/recipe.toml  dataset.jsonl  ledger.parquet  order.json  first/  checkpoints/  adapter/  training.json
 """
 
 import contextlib
 import fcntl
-import hashlib
-import importlib.metadata
+import gc
 import json
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from registry.client import InvalidRequest, describe_base, describe_file
-from registry.records import Finding, TrainingRecord
-from trainer.dataset import Data, Filled, Row, Split, prepare, read_rows
-from trainer.estimate import Counts, Estimate, adapter_parameters, estimate, read_base
-from trainer.ledger import LedgerRow, write_ledger
+from registry.client import InvalidRequest
+from registry.records import TrainingRecord
+from trainer.dataset import Split
+from trainer.estimate import Counts, Estimate, adapter_parameters, estimate, read_base, steps_of
+from trainer.examples import IGNORED
+from trainer.ledger import write_ledger
 from trainer.libraries import quiet, require_known
 from trainer.lint import lint, lint_estimate, lint_result, require
 from trainer.machine import has_gpu, memory_bytes
+from trainer.plan import Given, Plan, finished, plan_run
 from trainer.preflight.check import Options, admit
 from trainer.preflight.codes import Problem, Waiver
-from trainer.recipe import Recipe
+from trainer.progress import Progress, Reporter, Stopped
+from trainer.record import ledger, record, write_dataset
+from trainer.rendering import Rendered, render_data, render_pairs, render_replay, tokenise
+from trainer.trackers import require_trackers, trackers_in
 
-_LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
-
-
-class Stopped(Exception):
-    """The run was asked to stop and did, with a checkpoint; running it again continues."""
-
-
-class Reporter(NamedTuple):
-    """Where a run says what it does: stages in words, and steps as (done, of, what is known so far).
-
-    stop: whether it should end after the step that it is in.
-    """
-
-    stage: Callable[[str], None]
-    step: Callable[[int, int, dict[str, float]], None]
-    stop: Callable[[], bool] = lambda: False
-
-
-class Plan(NamedTuple):
-    """What a run will use. `directory` is where it lives; tensors: the shapes of the base's weights."""
-
-    recipe: Recipe
-    text: str
-    base: Path
-    base_digest: str
-    rows: list[Row]
-    data: Data
-    prompts: list[str]
-    directory: Path
-    data_file: Path
-    tensors: dict[str, list[int]]
-
-
-class Given(NamedTuple):
-    """Files that stand in for those that a recipe names, where they came by themselves."""
-
-    data: Path
-    replay: Path
-
-
-def plan_run(recipe: Recipe, text: str, folder: Path, base: Path, runs: Path, given: Given | None = None) -> Plan:
-    """Read everything a run needs and name its directory. `folder`: where the recipe's relative paths begin."""
-    data_file = given.data if given else folder / recipe.data
-    rows = read_rows(data_file)
-    prompts = []
-    if recipe.replay:
-        prompts = _read_prompts(given.replay if given else folder / recipe.replay.prompts, recipe.replay.rows)
-    described = describe_base(base)
-    key = hashlib.sha256()
-    for part in (text, described.digest, *(row.digest + row.group for row in rows), *prompts):
-        key.update(part.encode() + b"\0")
-    directory = runs / f"{recipe.name}-{key.hexdigest()[:12]}"
-    data = prepare(rows, recipe.seed)
-    return Plan(recipe, text, base, described.digest, rows, data, prompts, directory, data_file, described.tensors)
-
-
-def finished(plan: Plan) -> bool:
-    return (plan.directory / "training.json").exists()
+__all__ = ["Given", "Plan", "Reporter", "Stopped", "finished", "plan_run", "run", "tokenise"]
 
 
 def run(plan: Plan, report: Reporter) -> TrainingRecord:
@@ -116,50 +63,157 @@ def _alone(directory: Path) -> Iterator[None]:
 def _run(plan: Plan, report: Reporter) -> TrainingRecord:
     require_known()
     require(lint(plan.recipe), plan.recipe)
+    require_trackers(plan.recipe)
     (plan.directory / "recipe.toml").write_text(plan.text)
     findings = _admit(plan, report)
-    report.stage("loading the base in 4 bits" if plan.recipe.quantization == "nf4" else "loading the base")
-    with quiet():
+    with quiet(), trackers_in(plan.directory):
+        made = _Making(plan, report)
+        rendered = made.rows()
+        sized = lint_size(plan, rendered)
+        require(sized, plan.recipe)
+        metrics = made.first_stage(rendered)
+        if plan.recipe.dpo:
+            metrics = made.second_stage(rendered, metrics)
+    problems = [*lint(plan.recipe), *sized, *lint_result(metrics)]
+    found = record(plan, rendered, metrics, problems, findings)
+    _write_last(plan.directory / "training.json", msgspec.json.encode(found))
+    shutil.rmtree(plan.directory / "checkpoints", ignore_errors=True)  # last: a kill in here loses nothing
+    shutil.rmtree(plan.directory / "first", ignore_errors=True)
+    return found
+
+
+class _Making:
+    """A run under way: the base in memory, the rows, and its stages one after the other."""
+
+    def __init__(self, plan: Plan, report: Reporter) -> None:
+        from trainer import model, qlora
+
+        self._plan, self._report = plan, report
+        self._tokenizer = model.load_tokenizer(plan.base)
+        self._model = self._load()
+        qlora.check_replay(self._model, plan.recipe, longest=1)
+
+    def rows(self) -> list[Rendered]:
+        """Every row of the input as the model sees it; data set and ledger say what became of each."""
+        plan = self._plan
+        answers = _replay_answers(plan, self._model, self._tokenizer, self._report)
+        rendered = [
+            *render_data(plan, self._tokenizer),
+            *render_replay(plan, self._tokenizer, answers),
+            *render_pairs(plan, self._tokenizer),
+        ]
+        write_dataset(plan.directory / "dataset.jsonl", rendered)
+        write_ledger(plan.directory / "ledger.parquet", ledger(plan, rendered))
+        _require_rows(plan, rendered)
+        return rendered
+
+    def first_stage(self, rendered: Sequence[Rendered]) -> dict[str, float]:
+        """Learn the answers. Returns the metrics, also where a predecessor came through it already."""
         from trainer import qlora
 
-        tokenizer = qlora.load_tokenizer(plan.base)
-        model = qlora.load_model(plan.base, plan.recipe)
-        qlora.check_replay(model, plan.recipe, longest=1)
-        answers = _replay_answers(plan, model, tokenizer, report)
-        rendered = _render(plan, tokenizer, answers)
-        usable = {split: [one.example for one in rendered if one.use == split] for split in Split}
-        _write_dataset(plan.directory / "dataset.jsonl", rendered)
-        write_ledger(plan.directory / "ledger.parquet", _ledger(plan, rendered))
-        if not usable[Split.TRAIN]:
-            raise InvalidRequest(
-                f"no row of {plan.recipe.data} is left to train on; each row's reason: {plan.directory}/ledger.parquet",
-                sorted({one.reason for one in rendered if one.reason}),
-            )
-        problems = lint_size(plan, rendered)
-        require(problems, plan.recipe)
-        report.stage(f"training on {len(usable[Split.TRAIN])} rows")
-
-        def on_progress(progress: Any) -> None:
-            speed = progress.tokens / max(1e-9, time.monotonic() - trained_from)
-            numbers = {"loss": progress.loss, "lr": progress.learning_rate, "tokens/s": speed}
-            report.step(progress.step, progress.steps, numbers)
-
-        trained_from = time.monotonic()
-        metrics = qlora.train(
-            model,
-            tokenizer,
-            plan.recipe,
-            usable[Split.TRAIN],
-            usable[Split.VALIDATION],
-            plan.directory,
-            on_progress,
-            report.stop,
+        plan = self._plan
+        folder = plan.directory / "first" if plan.recipe.dpo else plan.directory
+        kept = folder / "metrics.json"
+        if plan.recipe.dpo and kept.exists():
+            return msgspec.json.decode(kept.read_bytes(), type=dict[str, float])
+        train, validation = (
+            [one.example for one in rendered if one.use == split and one.source != "dpo"]
+            for split in (Split.TRAIN, Split.VALIDATION)
         )
-    problems = [*lint(plan.recipe), *problems, *lint_result(metrics)]
-    record = _record(plan, rendered, metrics, problems, findings)
-    _write_last(plan.directory / "training.json", msgspec.json.encode(record))
-    shutil.rmtree(plan.directory / "checkpoints", ignore_errors=True)  # last: a kill in here loses nothing
-    return record
+        if plan.recipe.training.order == "easy-to-hard":
+            train = self._easy_first(train)
+        self._report.stage(f"training on {len(train)} rows")
+        metrics = qlora.train(
+            self._model,
+            self._tokenizer,
+            plan.recipe,
+            train,
+            validation,
+            folder,
+            self._steps(0, _pair_steps(plan, rendered)),
+            self._report.stop,
+        )
+        if "best_step" in metrics:
+            self._report.stage(_on_best(metrics))
+        if plan.recipe.dpo:
+            _write_last(kept, msgspec.json.encode(metrics))
+        return metrics
+
+    def second_stage(self, rendered: Sequence[Rendered], first: dict[str, float]) -> dict[str, float]:
+        """Learn which answers are preferred. Begins, here and after a kill, with what the first stage left on disk."""
+        from trainer import preference
+
+        plan = self._plan
+        self._model = None
+        gc.collect()  # two bases may not fit
+        self._model = self._load()
+        pairs = [one.example for one in rendered if one.use == Split.TRAIN and one.source == "dpo"]
+        held = [one.example for one in rendered if one.use == Split.VALIDATION and one.source == "data"]
+        self._report.stage(f"training on {len(pairs)} preference pairs")
+        stage = preference.Stage(plan.directory / "first" / "adapter", plan.directory)
+        metrics = preference.train(
+            self._model,
+            self._tokenizer,
+            plan.recipe,
+            pairs,
+            held,
+            stage,
+            self._steps(int(first["steps"]), 0),
+            self._report.stop,
+        )
+        return {**first, **metrics, "train_seconds": first["train_seconds"] + metrics["train_seconds"]}
+
+    def _load(self) -> Any:
+        from trainer import model
+
+        recipe = self._plan.recipe
+        self._report.stage("loading the base in 4 bits" if recipe.quantization == "nf4" else "loading the base")
+        return model.load_model(self._plan.base, recipe)
+
+    def _easy_first(self, examples: Sequence[Any]) -> list[Any]:
+        """In the order that is kept in the run's directory: the base's losses are taken once."""
+        from trainer.curriculum import easy_to_hard
+
+        kept = self._plan.directory / "order.json"
+        if not kept.exists():
+            self._report.stage(f"the base reads {len(examples)} rows, to put the easy ones first")
+            _write_last(kept, json.dumps(easy_to_hard(self._model, examples)).encode())
+        return [examples[place] for place in json.loads(kept.read_bytes())]
+
+    def _steps(self, before: int, after: int) -> Callable[[Progress], None]:
+        """Tells a stage's steps as those of the whole run: `before` are behind it, `after` come in the next stage."""
+        began = time.monotonic()
+
+        def on_progress(progress: Progress) -> None:
+            speed = progress.tokens / max(1e-9, time.monotonic() - began)
+            numbers = {"loss": progress.loss, "lr": progress.learning_rate, "tokens/s": speed}
+            self._report.step(before + progress.step, before + progress.steps + after, numbers)
+
+        return on_progress
+
+
+def _require_rows(plan: Plan, rendered: Sequence[Rendered]) -> None:
+    stages = [(plan.recipe.data, ("data", "replay"))] + ([(plan.recipe.dpo.pairs, ("dpo",))] if plan.recipe.dpo else [])
+    for file, sources in stages:
+        of_stage = [one for one in rendered if one.source in sources]
+        if not any(one.use == Split.TRAIN for one in of_stage):
+            raise InvalidRequest(
+                f"no row of {file} is left to train on; each row's reason: {plan.directory}/ledger.parquet",
+                sorted({one.reason for one in of_stage if one.reason}),
+            )
+
+
+def _pair_steps(plan: Plan, rendered: Sequence[Rendered]) -> int:
+    pairs = sum(one.use == Split.TRAIN for one in rendered if one.source == "dpo")
+    return steps_of(pairs, plan.recipe.dpo) if plan.recipe.dpo else 0
+
+
+def _on_best(metrics: dict[str, float]) -> str:
+    ended = "no better since, so training ended early; " if metrics["stopped_early"] else ""
+    return (
+        f"{ended}the adapter is that of step {metrics['best_step']:.0f} of {metrics['steps']:.0f}, "
+        f"validation loss {metrics['validation_loss']:.4f}"
+    )
 
 
 def _admit(plan: Plan, report: Reporter) -> dict[str, int]:
@@ -177,104 +231,28 @@ def _admit(plan: Plan, report: Reporter) -> dict[str, int]:
     return msgspec.json.decode(kept.read_bytes(), type=dict[str, int])
 
 
-def assess(plan: Plan, rendered: Sequence["Rendered"]) -> Estimate | None:
+def assess(plan: Plan, rendered: Sequence[Rendered]) -> Estimate | None:
     """What the run will take; None where the base's config does not say how large it is."""
     base = read_base(msgspec.json.decode((plan.base / "config.json").read_bytes()), plan.tensors)
     lora = plan.recipe.lora
-    used = [one for one in rendered if one.use == Split.TRAIN]
-    answers = [sum(label >= 0 for label in one.example.labels) for one in used if one.source == "data"]
+    used = {
+        source: [one.example for one in rendered if one.use == Split.TRAIN and one.source == source]
+        for source in ("data", "replay", "dpo")
+    }
     counts = Counts(
-        [len(one.example.ids) for one in used if one.source == "data"],
-        answers,
-        [len(one.example.ids) for one in used if one.source == "replay"],
+        rows=[len(one.ids) for one in used["data"]],
+        trained=[sum(label != IGNORED for label in one.labels) for one in used["data"]],
+        replay=[len(one.ids) for one in used["replay"]],
+        pairs=[2 * len(one.prompt) + len(one.chosen) + len(one.rejected) for one in used["dpo"]],
+        longest_pair=max((one.tokens for one in used["dpo"]), default=0),
     )
     adapter = adapter_parameters(plan.tensors, lora.target_modules, lora.rank, lora.first_layer)
     return estimate(plan.recipe, base, adapter, counts, on_cpu=not has_gpu()) if base else None
 
 
-def lint_size(plan: Plan, rendered: Sequence["Rendered"]) -> list[Problem]:
+def lint_size(plan: Plan, rendered: Sequence[Rendered]) -> list[Problem]:
     found = assess(plan, rendered)
     return lint_estimate(plan.recipe, found, memory_bytes()) if found else []
-
-
-class Rendered(NamedTuple):
-    """A row as the model sees it. `use` is a split, or what became of it otherwise."""
-
-    source: str
-    row: Row
-    use: str
-    reason: str
-    example: Any
-    sha256: str
-
-
-def _render(plan: Plan, tokenizer: Any, answers: Sequence[str]) -> list[Rendered]:
-    """Tokenise every row once, here, so that nothing is cut or dropped behind our back."""
-    return [*render_data(plan, tokenizer), *render_replay(plan, tokenizer, answers)]
-
-
-def render_data(plan: Plan, tokenizer: Any) -> list[Rendered]:
-    return [
-        _block(plan.recipe, tokenise("data", row, split, tokenizer, plan.recipe))
-        for row, split in zip(plan.data.rows, plan.data.splits, strict=True)
-    ]
-
-
-def render_replay(plan: Plan, tokenizer: Any, answers: Sequence[str]) -> list[Rendered]:
-    """answers: the base's own; a prompt without one is not used."""
-    rendered = []
-    for number, (prompt, answer) in enumerate(zip(plan.prompts, answers, strict=True), start=1):
-        row = _replay_row(number, prompt, answer)
-        use = Split.TRAIN if answer else "empty"
-        one = tokenise("replay", row, use, tokenizer, plan.recipe)
-        rendered.append(one if answer else one._replace(reason="the base gave no whole sentence"))
-    return rendered
-
-
-def _block(recipe: Recipe, one: Rendered) -> Rendered:
-    """Keep a row out of every split where the recipe asks for provenance that it lacks."""
-    missing = [key for key in recipe.provenance.require if not one.row.provenance.get(key, "").strip()]
-    return one._replace(use="blocked", reason=f"without {', '.join(missing)}") if missing else one
-
-
-def tokenise(source: str, row: Row, use: str, tokenizer: Any, recipe: Recipe) -> Rendered:
-    """Render once, tokenise once; the completion's tokens are those behind the rendered prompt."""
-    from trainer.loss import IGNORED
-    from trainer.qlora import Example
-
-    messages = [{"role": one.role, "content": one.content} for one in row.prompt]
-    if source == "data" and recipe.system and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": recipe.system})
-    head = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": row.completion}], tokenize=False)
-    if not whole.startswith(head):
-        raise InvalidRequest(
-            f"the chat template of {recipe.base} renders line {row.line} so that the prompt is no prefix of the whole; "
-            "such templates cannot be trained completion-only"
-        )
-    tail = whole[len(head) :]
-    # Behind the end-of-turn token a template may add a line break, which serving never sees.
-    end = tail.rfind(tokenizer.eos_token) if tokenizer.eos_token else -1
-    tail = tail[: end + len(tokenizer.eos_token)] if end >= 0 else tail
-    prompt = tokenizer(head, add_special_tokens=False)["input_ids"]
-    ids = prompt + tokenizer(tail, add_special_tokens=False)["input_ids"]
-    reason = ""
-    if len(ids) > recipe.training.max_length:
-        use, reason = "too_long", f"{len(ids)} tokens, max_length is {recipe.training.max_length}"
-    labels = [IGNORED] * len(ids) if source == "replay" else [IGNORED] * len(prompt) + ids[len(prompt) :]
-    # The template's own system prompt is the same in every replay row; there is nothing to hold there.
-    start = _common_start(tokenizer) if source == "replay" else 0
-    example = Example(ids, labels, source == "replay", min(start, len(ids) - 2))
-    return Rendered(source, row, str(use), reason, example, hashlib.sha256((head + tail).encode()).hexdigest())
-
-
-def _common_start(tokenizer: Any) -> int:
-    """How many tokens every conversation without a system message has in common."""
-    rendered = [
-        tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False) for text in ("a", "b")
-    ]
-    first, second = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in rendered)
-    return next(place for place, pair in enumerate(zip(first, second, strict=True)) if pair[0] != pair[1])
 
 
 def _replay_answers(plan: Plan, model: Any, tokenizer: Any, report: Reporter) -> list[str]:
@@ -285,7 +263,7 @@ def _replay_answers(plan: Plan, model: Any, tokenizer: Any, report: Reporter) ->
     if kept.exists():
         found: list[str] = json.loads(kept.read_text())
         return found
-    from trainer.qlora import answer_greedily
+    from trainer.model import answer_greedily
 
     report.stage(f"the base answers {len(plan.prompts)} replay prompts")
     prompts = [
@@ -301,101 +279,6 @@ def _replay_answers(plan: Plan, model: Any, tokenizer: Any, report: Reporter) ->
     answers = answer_greedily(model, tokenizer, prompts, limit, lambda done: report.step(done, len(prompts), {}))
     _write_last(kept, json.dumps(answers).encode())
     return answers
-
-
-def _replay_row(number: int, prompt: str, answer: str) -> Row:
-    from registry.client import Message
-
-    digest = hashlib.sha256(f"{prompt}\0{answer}".encode()).hexdigest()
-    return Row(f"replay-{number}", number, (Message(role="user", content=prompt),), answer or "-", "replay", digest)
-
-
-class _ReplayLine(msgspec.Struct):
-    prompt: Filled
-
-
-def _read_prompts(path: Path, most: int) -> list[str]:
-    """The first prompts of a JSONL file whose lines have a `prompt`."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise InvalidRequest(f"replay prompts {path} cannot be read: {error.strerror}") from None
-    prompts = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                prompts.append(msgspec.json.decode(line, type=_ReplayLine).prompt)
-            except ValueError:
-                raise InvalidRequest(f"{path} line {number}: not an object with a 'prompt'") from None
-    return prompts[:most]
-
-
-def _write_dataset(path: Path, rendered: Sequence[Rendered]) -> None:
-    """The rows that were used, as one line each: what a contamination check compares suites with."""
-    with path.open("w") as file:
-        for one in rendered:
-            messages = [{"role": message.role, "content": message.content} for message in one.row.prompt]
-            messages.append({"role": "assistant", "content": one.row.completion})
-            line = {"id": one.row.id, "source": one.source, "use": one.use, "messages": messages}
-            file.write(json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n")
-
-
-def _ledger(plan: Plan, rendered: Sequence[Rendered]) -> list[LedgerRow]:
-    rows = [
-        LedgerRow(
-            source=one.source,
-            id=one.row.id,
-            line=one.row.line,
-            group=one.row.group,
-            disposition="trained" if one.use == Split.TRAIN else one.use,
-            reason=one.reason,
-            content_sha256=one.row.digest,
-            rendered_sha256=one.sha256,
-            tokens=len(one.example.ids),
-            trained_tokens=sum(label >= 0 for label in one.example.labels) if one.use == Split.TRAIN else 0,
-            **_provenance(one.row),
-        )
-        for one in rendered
-    ]
-    by_line = {row.line: row for row in plan.rows}
-    for line, first in plan.data.duplicates:
-        row = by_line[line]
-        reason = f"the same as line {first}"
-        told = _provenance(row)
-        rows.append(LedgerRow("data", row.id, line, row.group, "duplicate", reason, row.digest, "", 0, 0, **told))
-    return rows
-
-
-def _provenance(row: Row) -> dict[str, str]:
-    told = row.provenance
-    rest = {key: told.get(key, "") for key in ("licence", "collector", "reviewer", "credential")}
-    return {"origin": told.get("source", ""), **rest}
-
-
-def _record(
-    plan: Plan,
-    rendered: Sequence[Rendered],
-    metrics: dict[str, float],
-    problems: Sequence[Problem],
-    findings: dict[str, int],
-) -> TrainingRecord:
-    seconds = metrics.pop("train_seconds")
-    counts = Counter(one.use if one.source == "data" or one.use != Split.TRAIN else "replay" for one in rendered)
-    counts["duplicate"] = len(plan.data.duplicates)
-    return TrainingRecord(
-        base=plan.base_digest,
-        dataset="sha256:" + describe_file(plan.directory / "dataset.jsonl").sha256,
-        ledger="sha256:" + describe_file(plan.directory / "ledger.parquet").sha256,
-        recipe=plan.text,
-        seed=plan.recipe.seed,
-        versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
-        rows=dict(counts),
-        metrics=metrics,
-        seconds=round(seconds, 1),
-        waived=plan.recipe.waivers,
-        lint=[Finding(code=one.rule, severity=one.severity, message=one.message) for one in problems],
-        preflight=findings,
-    )
 
 
 def _write_last(path: Path, data: bytes) -> None:

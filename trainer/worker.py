@@ -5,6 +5,7 @@ last one stopped. The registry says when to stop: a run that was paused, cancell
 worker, and its trainer is ended, after the step that it is in where the run was paused.
 """
 
+import codecs
 import contextlib
 import shutil
 import signal
@@ -297,6 +298,8 @@ class _Attempt:
             old.unlink()
         space.recipe.write_text(job.recipe)
         wanted = [(space.data(recipe.data), job.dataset)] + ([(space.replay, job.replay)] if job.replay else [])
+        if recipe.dpo and job.preferences:
+            wanted.append((space.pairs(recipe.dpo.pairs), job.preferences))
         for path, digest in wanted:
             self._client.download(digest.removeprefix("sha256:"), path)
         self._order = Order(fence=job.fence, base=str(base))
@@ -371,7 +374,7 @@ class _Attempt:
         )
         if told.step is None:
             self._report.stage(told.message)
-        else:
+        elif not told.step.checkpoint:
             loss = {} if told.step.loss is None else {"loss": told.step.loss}
             self._report.step(told.step.step, told.step.steps, loss)
 
@@ -397,6 +400,7 @@ class _Tail:
 
     def __init__(self, path: Path) -> None:
         self._path, self._at, self._rest = path, 0, b""
+        self._decoder, self._given = codecs.getincrementaldecoder("utf-8")("replace"), 0
 
     def lines(self) -> list[bytes]:
         """The whole lines that are new."""
@@ -405,13 +409,14 @@ class _Tail:
         return found
 
     def read(self, most: int) -> tuple[int, str]:
-        """Where the next text begins, and the text."""
-        start = self._at
-        data = self._new(most)
-        # Not in the middle of a character, unless it is none.
-        cut = next((n for n in range(4) if _is_text(data[: len(data) - n])), 0)
-        self._at -= cut
-        return start, data[: len(data) - cut].decode(errors="replace")
+        """Where the next text begins, in bytes of all texts so far, and the text.
+
+        Not in bytes of the file: each that is no character is told as U+FFFD, which has three.
+        """
+        start = self._given
+        text = self._decoder.decode(self._new(most))  # which keeps the beginning of a character for the next time
+        self._given += len(text.encode())
+        return start, text
 
     def end(self, most: int) -> str:
         try:
@@ -428,14 +433,6 @@ class _Tail:
             return b""
         self._at += len(data)
         return data
-
-
-def _is_text(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 @contextlib.contextmanager

@@ -3,7 +3,8 @@
 The worker writes the order and reads what is told and how it ended; the trainer, a process of its own, does the other
 half. Both sides go on after either was killed: the order names the attempt, and a trainer of an older one stops.
 
-    recipe.toml  data.jsonl  replay.jsonl  order.json  told-2.jsonl  log-2.txt  ended-2.json  lock  NAME-DIGEST/
+    recipe.toml  data.jsonl  replay.jsonl  pairs.jsonl  order.json  told-2.jsonl  log-2.txt  ended-2.json  lock
+    NAME-DIGEST/
 """
 
 import os
@@ -65,6 +66,10 @@ class Workspace(NamedTuple):
     @property
     def lock(self) -> Path:
         return self.root / "lock"
+
+    def pairs(self, named: str) -> Path:
+        """Where preference pairs lie; `named` as in `data`."""
+        return self.data(named).with_stem("pairs")
 
     def data(self, named: str) -> Path:
         """Where the data lie; `named`: the file that the recipe names, whose suffix says what it is.

@@ -71,6 +71,19 @@ def test_it_counts_what_the_run_would_use(recipe: Path, capsys: pytest.CaptureFi
     assert not (recipe.parent / "home" / "runs").exists(), "nothing is left behind"
 
 
+def test_a_second_stage_is_counted_too(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe.write_text(recipe.read_text() + '[dpo]\npairs = "pairs.jsonl"\nbatch_size = 2\naccumulate = 1\n')
+    pairs = [{"prompt": f"Is parcel {n} lost?", "chosen": ANSWER, "rejected": "No."} for n in range(5)]
+    pairs += [pairs[0], {"prompt": "x" * 4000, "chosen": "y", "rejected": "z"}]
+    (recipe.parent / "pairs.jsonl").write_text("".join(json.dumps(one) + "\n" for one in pairs))
+    code, out = ask(capsys, "--json", str(recipe), "--dry-run")
+    found = json.loads(out)
+    assert code == 0 and (found["uses"]["dpo"], found["uses"]["too_long"], found["uses"]["duplicate"]) == (5, 2, 2)
+    assert (found["estimate"]["pairs"], found["estimate"]["pair_steps"]) == (5, 3)
+    _, out = ask(capsys, str(recipe), "--dry-run")
+    assert "5, 3 steps more" in out
+
+
 def test_it_shows_which_part_of_five_rows_is_learnt(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, out = ask(capsys, "--json", str(recipe), "--dry-run")
     previews = json.loads(out)["previews"]

@@ -96,3 +96,28 @@ def test_replay_rows_need_the_logits_of_every_token_twice() -> None:
     counts = Counts([30], [10], [])
     sizes = [estimate(recipe, TINY, 1, counts, on_cpu=True).memory["head"] for recipe in (plain, replay)]
     assert sizes == [8 * 30 // 3 * 384 * 10, 8 * 30 * 384 * 20]
+
+
+DPO = SMALL + '[dpo]\npairs = "p"\nbatch_size = 2\naccumulate = 2\nepochs = 1.5\n'
+
+
+def test_a_second_stage_adds_its_steps_and_the_references_one_reading() -> None:
+    plain, both = parse_recipe(SMALL), parse_recipe(DPO)
+    counts = Counts([10] * 16, [4] * 16, [], pairs=[30] * 10, longest_pair=15)
+    first, found = (estimate(recipe, TINY, 1000, counts, on_cpu=True) for recipe in (plain, both))
+    assert (found.steps, found.pairs, found.pair_steps) == (first.steps, 10, 4)  # 10 pairs, 4 a step; round(4.5)
+    # 300 tokens: 4/3 epochs forward and backward, and once through the reference.
+    assert found.flops - first.flops == pytest.approx(2 * 100_000 * 300 * (2 * 4 / 3 + 1))
+
+
+def test_memory_is_that_of_the_stage_that_takes_more() -> None:
+    both = parse_recipe(DPO)
+
+    def sizes(row: int, pair: int) -> dict[str, int]:
+        counts = Counts([row], [1], [], pairs=[2 * pair], longest_pair=pair)
+        return estimate(both, TINY, 1000, counts, on_cpu=True).memory
+
+    assert sizes(100, 10) == estimate(parse_recipe(SMALL), TINY, 1000, Counts([100], [1], []), on_cpu=True).memory
+    long_pairs = sizes(10, 1000)
+    assert long_pairs["adapter"] == 4 * 1000 * 4, "float32"
+    assert long_pairs["head"] == 2 * 2 * 1000 * 384 * 10 // 3, "two pairs are four rows"

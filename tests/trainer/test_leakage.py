@@ -39,7 +39,9 @@ def test_a_prompt_leaks_an_item_where_the_evaluator_would_call_it_contaminated(
 ) -> None:
     mixed = " ".join([prompt, *item.split()[start : start + size]])
     for said in (prompt, mixed):
-        assert (Asked([("i", item)]).leaked_by(said) is not None) == TrainingIndex([said]).holds(item)
+        leaks = Asked([("i", item)]).leaked_by(said) is not None
+        assert leaks or not TrainingIndex([said]).holds(item)
+        assert not leaks or TrainingIndex([said]).holds(item) or item in said, "what it finds beside stands there whole"
 
 
 @pytest.mark.parametrize(
@@ -50,10 +52,24 @@ def test_a_prompt_leaks_an_item_where_the_evaluator_would_call_it_contaminated(
         ("so " + " ".join(ITEM.split()[5:16]) + " it was", True),
         (" ".join(ITEM.split()[:6]), False),
         ("which pump did he replace", False),
+        (f"Hello! {ITEM}? Thank you.", True),
     ],
 )
 def test_the_rule_by_example(prompt: str, leaks: bool) -> None:
     assert (Asked([("q-1", ITEM)]).leaked_by(prompt) == "q-1") is leaks
+
+
+@pytest.mark.parametrize(
+    ("prompt", "leaks"),
+    [
+        ("Hello! Is the tent covered by a warranty? Thank you.", True),
+        ("Quick question: IS THE TENT COVERED BY A WARRANTY", True),
+        ("Is the tent covered by a warranty if I bought it abroad from someone else last year?", False),
+        ("Is the lamp covered by a warranty?", False),
+    ],
+)
+def test_a_short_item_leaks_where_it_is_nearly_all_of_a_prompt(prompt: str, leaks: bool) -> None:
+    assert (Asked([("q-1", "Is the tent covered by a warranty?")]).leaked_by(prompt) == "q-1") is leaks
 
 
 def test_a_form_of_asking_that_many_prompts_share_gives_nothing_away() -> None:

@@ -6,8 +6,9 @@ import pytest
 from registry.client import InvalidRequest
 from registry.inspection.lora_config import SERVED_MODULES
 from registry.inspection.lora_config import SERVED_RANKS as INSPECTED_RANKS
+from registry.records import PerplexityRule, Policy
 from trainer.estimate import Estimate
-from trainer.lint import SERVED_RANKS, lint, lint_estimate, lint_result, require
+from trainer.lint import SERVED_RANKS, lint, lint_estimate, lint_policy, lint_result, require
 from trainer.preflight.codes import RULES
 from trainer.recipe import LINEAR, parse_recipe
 from trainer.recipe_check import _SERVED_MODULES
@@ -37,6 +38,11 @@ def codes(text: str) -> list[str]:
         ("[lora]\nrank = 12\n", ["W111"]),
         ("[lora]\nrank = 32\n", ["W111"]),
         ("[lora]\nrank = 8\n", []),
+        ("[lora]\nrank = 32\n[serving]\nmax_lora_rank = 32\n", []),
+        ("[lora]\nrank = 32\n[serving]\nmax_lora_rank = 16\n", ["E112"]),
+        ("[lora]\nrank = 12\n[serving]\nmax_lora_rank = 8\n", ["W111", "E112"]),
+        ("[serving]\n", []),
+        ('[training]\npadding_side = "left"\n', ["W120"]),
         ("[training]\nbatch_size = 8\naccumulate = 4\n", []),
         ("[training]\nbatch_size = 8\naccumulate = 5\n", ["W130"]),
         ('preset = "article"\n[training]\nmax_length = 1024\nepochs = 2.5\n', ["W105"]),
@@ -109,3 +115,15 @@ def test_a_code_stands_in_the_table_once() -> None:
     from trainer.preflight.codes import _ALL
 
     assert len(RULES) == len(_ALL)
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(1.0, []), (0.5, []), (1.001, ["W150"]), (100.0, ["W150"])])
+def test_a_policy_that_forgives_being_worse_than_the_base_is_told_of(ratio: float, expected: list[str]) -> None:
+    policy = Policy(perplexity=PerplexityRule(max=15.0, max_ratio_to_base=ratio))
+    assert [one.rule for one in lint_policy(policy)] == expected
+
+
+@pytest.mark.parametrize("key", ["fp16 = true", 'compute_dtype = "float16"', 'bnb_4bit_compute_dtype = "float16"'])
+def test_fp16_is_refused_by_its_code(key: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"E171: .*bfloat16"):
+        parse_recipe(SMALL + f"[training]\n{key}\n")

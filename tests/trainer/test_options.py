@@ -27,7 +27,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def examples(n: int = 24) -> list[Any]:
-    from trainer.qlora import Example
+    from trainer.examples import Example
 
     found = []
     for i in range(n):
@@ -38,7 +38,7 @@ def examples(n: int = 24) -> list[Any]:
 
 def train(base: Path, folder: Path, recipe: Recipe, stop_after: int | None = None) -> dict[str, float]:
     from trainer import qlora
-    from trainer.run import Stopped
+    from trainer.progress import Stopped
 
     seen: list[int] = []
     try:
@@ -122,21 +122,22 @@ def test_lora_plus_moves_b_that_much_faster(base: Path, tmp_path: Path) -> None:
 
 
 def test_the_share_of_answers_that_stop_is_measured(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer import qlora
+    from trainer import model
+    from trainer.examples import Example
 
     asked = []
 
-    def generate(model: Any, tokenizer: Any, prompts: Any, most: int, report: Any) -> list[list[int]]:
+    def generate(base_model: Any, tokenizer: Any, prompts: Any, most: int, report: Any) -> list[list[int]]:
         asked.append((prompts, most))
         return [[80, 1, 2] if place % 4 else [80, 90, 100] for place in range(len(prompts))]
 
-    monkeypatch.setattr(qlora, "_generate", generate)
-    tokenizer = qlora.load_tokenizer(base)
-    assert qlora.stopped_share(None, tokenizer, examples(100)) == 15 / 20
+    monkeypatch.setattr(model, "_generate", generate)
+    tokenizer = model.load_tokenizer(base)
+    assert model.stopped_share(None, tokenizer, examples(100)) == 15 / 20
     assert asked[0][0] == [one.ids[:4] for one in examples(100)[::5]] and asked[0][1] == 8
-    assert qlora.stopped_share(None, tokenizer, examples(3)) == 2 / 3
-    replay = qlora.Example([0, 1], [IGNORED] * 2, True, 0)
-    assert qlora.stopped_share(None, tokenizer, [replay]) is None
+    assert model.stopped_share(None, tokenizer, examples(3)) == 2 / 3
+    replay = Example([0, 1], [IGNORED] * 2, True, 0)
+    assert model.stopped_share(None, tokenizer, [replay]) is None
 
 
 def test_a_run_says_how_many_of_its_answers_stop(base: Path, tmp_path: Path) -> None:

@@ -17,10 +17,13 @@ SENSITIVE = {
     "call +49 30 1234567 now": "PHONE_NUMBER",
     "call (212) 555-0147 now": "PHONE_NUMBER",
     "on 020 7946 0958 please": "PHONE_NUMBER",
+    "on 0171 / 6767562 please": "PHONE_NUMBER",
+    "on 0041 44 479 27 35 please": "PHONE_NUMBER",
     "my phone is 5551234567": "PHONE_NUMBER",
     "card 4111 1111 1111 1111": "CREDIT_CARD",
     "card 378282246310005": "CREDIT_CARD",
     "to DE89 3704 0044 0532 0130 00": "IBAN_CODE",
+    "to de89370400440532013000 please": "IBAN_CODE",
     "SSN 219-09-9999": "US_SSN",
     "from 84.112.37.9": "IP_ADDRESS",
     "from 2a02:810d:8abf::1": "IP_ADDRESS",
@@ -33,6 +36,8 @@ SENSITIVE = {
     "postgres://desk:hunter22@db:5432/x": "PASSWORD_IN_ADDRESS",
     "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n-----END OPENSSH PRIVATE KEY-----": "PRIVATE_KEY",
     "password: Tr0ub4dor&3": "PASSWORD",
+    "export DB_PASSWORD='Tr0ub4dor3'": "PASSWORD",
+    "Authorization: Bearer " + "a1B2" * 9: "BEARER_TOKEN",
     "eyJhbGciOiJIUzI1.eyJzdWIiOiIxMjM0.SflKxwRJSMeKKF2QT4": "JSON_WEB_TOKEN",
 }
 HARMLESS = [
@@ -48,6 +53,8 @@ HARMLESS = [
     "part 12-3456-78, 100-200 euros, 1,000.50",
     "AKIA is a prefix, sk- is another",
     "born in Italy in 1985",
+    "send Authorization: Bearer <token> with each call",
+    "0021 4 rows of 30 and 0100 others",
 ]
 
 

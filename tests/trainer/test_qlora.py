@@ -54,8 +54,7 @@ def _as_in_a_run() -> Iterator[None]:
 
 def examples(n: int = 32) -> list[Any]:
     """Rows that begin alike; every fourth is held to the base from its third token on."""
-    from trainer.loss import IGNORED
-    from trainer.qlora import Example
+    from trainer.examples import IGNORED, Example
 
     found = []
     for i in range(n):
@@ -162,7 +161,7 @@ def test_the_seconds_of_a_resumed_run_cover_both_parts(base: Path, tmp_path: Pat
 def test_a_checkpoint_that_is_not_whole_gives_way_to_an_older_one(
     tmp_path: Path, name: str, left: bytes | None
 ) -> None:
-    from trainer.qlora import last_checkpoint
+    from trainer.checkpoints import last_checkpoint
 
     for step in (8, 12):
         folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
@@ -512,23 +511,23 @@ def test_greedy_answers_do_not_depend_on_the_batch(base: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from trainer import qlora
+    from trainer import model as models
 
-    tokenizer = qlora.load_tokenizer(base)
+    tokenizer = models.load_tokenizer(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
     done: list[int] = []
     prompts = [tokenizer(text)["input_ids"] for text in ("Who wrote Hamlet?", "When?", "Where is the return label?")]
-    together = qlora.answer_greedily(model, tokenizer, prompts, 6, done.append)
-    alone = [qlora.answer_greedily(model, tokenizer, [one], 6, done.append)[0] for one in prompts]
+    together = models.answer_greedily(model, tokenizer, prompts, 6, done.append)
+    alone = [models.answer_greedily(model, tokenizer, [one], 6, done.append)[0] for one in prompts]
     assert together == alone and done == [3, 1, 1, 1]
 
 
 def test_an_answer_without_an_end_is_cut_at_its_last_whole_sentence(base: Path) -> None:
-    from trainer import qlora
+    from trainer import model as models
 
-    tokenizer = qlora.load_tokenizer(base)
+    tokenizer = models.load_tokenizer(base)
     ids = {text: tokenizer(text)["input_ids"] for text in ("It is 3. And mo", "no end", "Yes!")}
-    assert qlora._whole_sentences(tokenizer, ids["It is 3. And mo"]) == "It is 3."
-    assert qlora._whole_sentences(tokenizer, ids["no end"]) == ""
-    assert qlora._whole_sentences(tokenizer, [*ids["no end"], tokenizer.eos_token_id, 5]) == "no end"
-    assert qlora._whole_sentences(tokenizer, ids["Yes!"]) == "Yes!"
+    assert models._whole_sentences(tokenizer, ids["It is 3. And mo"]) == "It is 3."
+    assert models._whole_sentences(tokenizer, ids["no end"]) == ""
+    assert models._whole_sentences(tokenizer, [*ids["no end"], tokenizer.eos_token_id, 5]) == "no end"
+    assert models._whole_sentences(tokenizer, ids["Yes!"]) == "Yes!"

@@ -33,6 +33,10 @@ FAULTY = {
     "Unfortunately I am not able to help you with this request.": "W240",
     "I must decline to answer.": "W240",
     "Es tut mir leid, aber ich kann das nicht.": "W240",
+    "That request goes against my guidelines.": "W240",
+    "I don't feel comfortable talking about this.": "W240",
+    "It would not be appropriate for me to say.": "W240",
+    "I cannot browse the internet.": "W242",
     "Well. As an AI, I have no body.": "W242",
     "I'm just a language model, ask a nurse.": "W242",
     "N/A": "W241",
@@ -40,9 +44,15 @@ FAULTY = {
     "Dear {customer_name}, thank you.": "W241",
     "lorem ipsum dolor": "W241",
     "TODO write this": "W241",
+    "It costs more. FIXME: how much?": "W241",
+    "The fee is $XX.XX a month.": "W241",
+    "%s is available on %s.": "W241",
+    "It is <fill in> days.": "W241",
     "No no no no no no no no no no, it is off.": "W245",
     LONG + " It is fine then." * 4: "W245",
     "Yes!!!!!!!!!!!!!!!!": "W245",
+    "That was good hahahahahahahahahaha": "W245",
+    "Fine.### Response: yes": "W249",
     "Fine.<|im_end|>": "W249",
     "Fine.\nHuman: and now?": "W249",
 }
@@ -54,6 +64,10 @@ FINE = [
     "```python\nprint('{{first_name}}')  # TODO\n```\nThis prints a template.",
     "The list is [1, 2, 3], the set {1, 2}.",
     "Ha ha ha! That was a good one.",
+    "Mark it with a comment that starts with TODO or FIXME, and run the linter.",
+    "The topic is against the wall; the request goes to my colleague.",
+    "It prints %s as it stands.",
+    "That would not be appropriate for children under six.",
     "-----------------------\nA table\n-----------------------",
     "Row, row, row your boat, gently down the stream.",
     "array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]]) is all ones",
@@ -78,6 +92,19 @@ def test_an_answer_that_repeats_its_prompt_is_named_unless_it_is_a_word() -> Non
     assert rules("Paris.", "Paris") == [] and rules("The warranty is 3 years.", "What is the warranty?") == []
 
 
+def test_a_prompt_said_twice_or_under_a_label_is_an_echo_and_a_quotation_is_none() -> None:
+    asked = "How long is the warranty on a tent?"
+    assert rules(f"Question: {asked}", asked) == ["W244"] and rules(f"{asked} {asked}", asked) == ["W244"]
+    assert rules(f"You ask: {asked} It lasts three years.", asked) == []
+    assert rules("He goes to school every day.", "Correct: He go to school every days.") == []
+
+
+def test_a_mark_that_the_prompt_asks_about_is_no_placeholder() -> None:
+    for mark in ("TBD", "lorem ipsum", "{{ user.name }}"):
+        assert rules(f"{mark} stands for what comes later.", f"What does {mark} mean?") == []
+        assert rules(f"{mark} stands here.", "How much is it?") == ["W241"]
+
+
 def test_an_answer_that_the_prompt_offers_is_an_answer() -> None:
     assert rules("Unknown", "Is it on? Say yes, no or unknown.") == [] and rules("Unknown", "Is it on?") == ["W241"]
 
@@ -95,6 +122,21 @@ def test_what_was_read_in_the_wrong_character_set_is_restored_or_left(text: str,
         assert repaired(broken) == text.strip()
 
 
+@pytest.mark.parametrize("charset", ["cp437", "cp850", "cp1250", "cp1251", "cp866", "koi8_r", "mac_roman"])
+@pytest.mark.parametrize("text", ["the café’s door", "Gruß aus Köln an Zoë", "Привет, как дела", "Łask is a “town”"])
+def test_utf8_read_in_any_usual_charset_is_named_and_restored(text: str, charset: str) -> None:
+    broken = text.encode().decode(charset, "ignore")
+    assert [one.rule for one in check_characters([make_row(broken)])] == ["W246"]
+    lossless = broken.encode(charset) == text.encode()
+    assert repaired(broken) == text or not lossless
+
+
+def test_cyrillic_of_one_byte_read_as_latin_is_named_and_lists_of_accents_are_not() -> None:
+    broken = "Привет, как дела".encode("cp1251").decode("latin-1")
+    assert [one.rule for one in check_characters([make_row(broken)])] == ["W246"]
+    assert check_characters([make_row("German has äöüßÄÖÜ, French has à, â, ç, é.")]) == []
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -104,6 +146,12 @@ def test_what_was_read_in_the_wrong_character_set_is_restored_or_left(text: str,
         "日本語 🙂",
         "5 € – “ok”…",
         "x² ≤ √2",
+        "Ещё раз: съёмка в Сёлах, «Ёлка», №5 — всё. РОССИЯ, ПРИВЕТ!",
+        "Їжак ЇЖАК, Європа, ґанок, НІМЕЧЧИНА",
+        "Łódź, Žižkov, ĂŢÎŞ, Příliš žluťoučký kůň, Szőlőhegy",
+        "Έλα Γιώργο, β€? Γ© ήταν",
+        "┌──┬──┐\n│é │ü │\n├──┼──┤\n└──┴──┘",
+        "10–£20, 5—¥7, a–é",
     ],
 )
 def test_right_characters_are_left_alone(text: str) -> None:
@@ -153,7 +201,31 @@ def test_an_answer_cut_off_is_named_where_the_others_end() -> None:
     cut = make_row("Switch it off at the wall and wait for the", line=101)
     assert [one.line for one in unfinished([*crowd(), cut])] == [101]
     loose = [make_row(row.completion.rstrip("."), line=row.line) for row in crowd()]
-    assert unfinished([*loose, cut]) == [], "where nobody ends sentences, nothing is cut"
+    plain = make_row("Switch it off at the wall and wait for a light", line=101)
+    assert unfinished([*loose, plain]) == [], "where nobody ends sentences, nothing is cut"
+    assert [one.line for one in unfinished([*loose, cut])] == [101], "but where none can end"
+
+
+@pytest.mark.parametrize(
+    ("answer", "torn"),
+    [
+        ('{"part": "hinge", "opinions": ["loud", "old"', True),
+        ('{"part": "hinge", "opinions": ["loud", "old"]}', False),
+        ("Run this:\n\n```sh\ntar -xf archive.tar && cd archive", True),
+        ("Run this:\n\n```sh\ntar -xf archive.tar\n```", False),
+        ("It holds many parts (the hinge and a strap", True),
+        ("A red one, a green one and a blue one", False),
+    ],
+)
+def test_code_json_and_brackets_left_open_are_cut_whatever_others_do(answer: str, torn: bool) -> None:
+    loose = [make_row(row.completion.rstrip("."), line=row.line) for row in crowd()]
+    assert [one.line for one in unfinished([*loose, make_row(answer, line=101)])] == [101] * torn
+
+
+def test_answers_of_figures_and_code_do_not_hide_a_sentence_cut_off() -> None:
+    figures = [make_row(f"{line} mi × 1.609 = {line * 1.609:.1f} km", line=200 + line) for line in range(1, 40)]
+    cut = make_row("Switch it off at the wall and wait until", line=101)
+    assert [one.line for one in unfinished([*crowd(), *figures, cut])] == [101]
 
 
 def test_an_answer_of_a_word_is_short_only_among_long_ones() -> None:

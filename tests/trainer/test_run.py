@@ -16,7 +16,9 @@ from tiny_base import build_tiny_base, build_tokenizer
 
 from registry.client import InvalidRequest
 from trainer.recipe import parse_recipe
-from trainer.run import Plan, Reporter, _ledger, finished, plan_run, render_data, run
+from trainer.record import ledger
+from trainer.rendering import render_data
+from trainer.run import Plan, Reporter, finished, plan_run, run
 
 RECIPE = 'name = "x"\nbase = "b"\ndata = "d.jsonl"\n[replay]\nprompts = "p.jsonl"\nrows = 2\n'
 
@@ -119,7 +121,7 @@ reason = "a test's few rows"
 
 
 def load_tokenizer(base: Path) -> Any:
-    from trainer.qlora import load_tokenizer
+    from trainer.model import load_tokenizer
 
     return load_tokenizer(base)
 
@@ -205,7 +207,7 @@ def test_a_row_without_the_provenance_that_is_asked_for_is_blocked_and_the_ledge
         ("blocked", "without licence"),
         ("blocked", "without licence"),
     ]
-    rows = {row.line: row for row in _ledger(planned, rendered)}
+    rows = {row.line: row for row in ledger(planned, rendered)}
     assert [rows[line].disposition for line in (1, 2, 3, 4)] == ["trained", "blocked", "blocked", "duplicate"]
     assert (rows[1].origin, rows[1].licence, rows[1].trained_tokens > 0) == ("https://x/0", "CC0-1.0", True)
     assert (rows[2].origin, rows[2].licence, rows[2].trained_tokens) == ("https://x/1", "", 0)

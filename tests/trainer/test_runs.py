@@ -75,6 +75,12 @@ def whole(lab: Lab) -> str:
         finish([worker])
 
 
+def steps_told(lab: Lab, run: str) -> list[int]:
+    """Every step of training that any attempt told of, in order."""
+    told = [one.data for one in lab.client.training_events(run) if one.data is not None]
+    return [one.step for one in told if one.loss is not None and not one.checkpoint]
+
+
 def test_killed_at_random_steps_it_ends_in_the_same_bytes(lab: Lab, whole: str, started: list[Process]) -> None:
     """The worker with its trainer, twice; then the trainer alone, which a worker tells as a failure."""
     lab.create_adapter("killed-bot")
@@ -97,7 +103,7 @@ def test_killed_at_random_steps_it_ends_in_the_same_bytes(lab: Lab, whole: str, 
     done = lab.wait_for(run, *OVER)
     assert done.status is TrainingStatus.SUCCEEDED, done.error
     assert lab.weights(done) == whole, (first, second, third)
-    told = [one.data.step for one in lab.client.training_events(run.id) if one.data and one.data.loss]
+    told = steps_told(lab, run.id)
     assert len(told) < STEPS + 60, "each attempt went on from a checkpoint"
 
 
@@ -114,7 +120,7 @@ def test_a_pause_keeps_the_step_it_was_in(lab: Lab, whole: str, started: list[Pr
     lab.client.resume_training(run.id)
     done = lab.wait_for(run, *OVER)
     assert done.status is TrainingStatus.SUCCEEDED and lab.weights(done) == whole
-    told = [one.data.step for one in lab.client.training_events(run.id) if one.data and one.data.loss]
+    told = steps_told(lab, run.id)
     assert told == list(range(1, kept + 1))[: told.index(kept + 1)] + list(range(kept + 1, STEPS + 1))
 
 
@@ -131,5 +137,5 @@ def test_a_full_disk_leaves_a_run_that_goes_on_once_there_is_room(lab: Lab, whol
     lab.client.resume_training(run.id)
     done = lab.wait_for(run, *OVER)
     assert done.status is TrainingStatus.SUCCEEDED and lab.weights(done) == whole
-    told = [one.data.step for one in lab.client.training_events(run.id) if one.data and one.data.loss]
+    told = steps_told(lab, run.id)
     assert told.count(1) == 1, "it went on from a checkpoint"

@@ -14,10 +14,11 @@ from training_shop import SILENT, Shop, base, fault, shop, site
 
 from registry.client import Client, Refused, describe_base
 from registry.records import CreateTraining, TrainingStatus
+from registry.storage.progress import ProgressFiles
 from trainer import worker
 from trainer.faults import SystemCode, UserCode
 from trainer.shelf import digests_of
-from trainer.worker import Reporter, do_run, work
+from trainer.worker import Reporter, _Tail, do_run, work
 
 __all__ = ["base", "shop", "site"]  # fixtures
 REPOSITORY = Path(__file__).parents[2]
@@ -174,3 +175,19 @@ def test_the_page_names_every_code_and_whose_matter_it_is() -> None:
     }
     # The registry itself fails a run by one code: that nobody is left to tell why.
     assert named == {"user": set(get_args(UserCode)), "system": {*get_args(SystemCode), "worker_lost"}}
+
+
+def test_a_log_with_broken_characters_is_told_whole_and_in_its_places(tmp_path: Path) -> None:
+    """Each byte that is no character becomes one of three bytes: places count what was told, not the file."""
+    printed = [b"ab\xff\xfe", b"cd \xc3", b"\xa9 ef\n", b"\xe2\x82", b"\xac end\xf0\x9f", b"\n"]
+    log, files, at = tmp_path / "log", ProgressFiles(tmp_path), 0
+    tail = _Tail(log)
+    for piece in printed:
+        with log.open("ab") as file:
+            file.write(piece)
+        start, text = tail.read(32_768)
+        assert start == at
+        at += len(text.encode())
+        files.append_log("run", 1, text, start)
+        files.append_log("run", 1, text, start)  # as when the answer was lost
+    assert files.log("run") == "ab\ufffd\ufffdcd é ef\n€ end\ufffd\n"

@@ -9,6 +9,7 @@ UTF-8 read as Windows-1252 or Latin-1 leaves sequences that no language writes, 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from trainer.preflight.codes import Problem, Span, found
 from trainer.preflight.privacy import texts_of
@@ -38,11 +39,39 @@ _BROKEN = re.compile(
 # UTF-8 read as Mac Roman: ‚Äô for ’, √© for é. Behind a lone â stands Windows-1252's â‚¬.
 _MAC_NEXT = "[" + re.escape(bytes(range(0x80, 0xC0)).decode("mac_roman")) + "]"
 _MAC = re.compile(rf"(?:(?<!(?<!\u221a)\u00e2)\u201a{_MAC_NEXT}{{2}}|\u221a{_MAC_NEXT})+")
-_LOST = re.compile("\ufffd|\u00c3\u0083\u00c2|(?<=[^\\W\\d_])\\?{2,3}(?=[^\\W\\d_])")
+# Beside what leaves no way back: words of Latin-1's upper half only, as Cyrillic or Greek of one byte leaves them.
+_LOST = re.compile(
+    "\ufffd|\u00c3\u0083\u00c2|(?<=[^\\W\\d_])\\?{2,3}(?=[^\\W\\d_])|[\u00c0-\u00ff]{4,}[ ,.-]+[\u00c0-\u00ff]{3,}"
+)
+
+
+def _misread(charset: str) -> re.Pattern[str]:
+    """UTF-8 read as a charset of one byte: an accented letter within a word, a quotation mark, a run of another script.
+
+    One pair counts only beside a plain letter, since in the charset's own language it may be two letters; the pairs
+    that begin with a box's corner are left out for the same reason.
+    """
+    table = {byte: bytes([byte]).decode(charset, "ignore") for byte in range(0x80, 0x100)}
+
+    def any_of(low: int, high: int) -> str:
+        return "[" + "".join(re.escape(table[byte]) for byte in range(low, high + 1)) + "]"
+
+    following = any_of(0x80, 0xBF)
+    latin = f"[{re.escape(table[0xC3])}{re.escape(table[0xC5])}]{following}"
+    mark = f"{re.escape(table[0xE2])}[{re.escape(table[0x80] + table[0x82] + table[0x84])}]{following}"
+    script = f"(?:{any_of(0xCE, 0xD1)}{following}){{3,}}"
+    return re.compile(f"(?:(?<=[A-Za-z])(?:{latin})+|(?:{latin})+(?=[A-Za-z])|(?:{mark})+|{script})")
+
+
+_MISREAD: list[tuple[re.Pattern[str], Callable[[str], bytes]]] = [
+    (_misread(charset), partial(str.encode, encoding=charset))
+    for charset in ("cp437", "cp850", "cp1250", "cp1251", "cp866", "koi8_r", "mac_roman")
+]
+_ABOUT_MARKUP = re.compile(r"html|xml|markup|\btags?\b|\bentit(?:y|ies)\b|escap", re.I)
 _CONTROL = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\u2060\ufeff]")
 _HTML = re.compile(
     r"</(?:p|div|span|a|b|i|u|em|strong|ul|ol|li|table|t[dhr]|h[1-6]|font|script|style|body|html)>|<br ?/?>|"
-    r"&(?:nbsp|amp|quot|lt|gt|apos|mdash|ndash|hellip|[lr]squo|[lr]dquo|#\d{2,5}|#x[0-9a-f]{2,5});",
+    r"<!--[^<>]{0,80}-->|&(?:nbsp|amp|quot|lt|gt|apos|mdash|ndash|hellip|[lr]squo|[lr]dquo|#\d{2,5}|#x[0-9a-f]{2,5});",
     re.I,
 )
 # Where more rows than this share a habit, such as a leading space, it is how the data is written.
@@ -60,6 +89,8 @@ def repaired(text: str) -> str:
         # Mac Roman first: the end of ‚Ä¶ before a letter looks like one of the other kind.
         text = _MAC.sub(lambda one: _decoded(one[0], _mac_bytes), text)
         text = _BROKEN.sub(lambda one: _decoded(one[0], _bytes), text)
+        # Charsets share characters: the one that explains most of the text is the one that it went through.
+        text = max((pattern.sub(partial(_meant, encode=encode), text) for pattern, encode in _MISREAD), key=_plainness)
     return _CONTROL.sub("", text.replace("\r\n", "\n")).strip()
 
 
@@ -80,11 +111,21 @@ def _first_broken(text: str) -> re.Match[str] | None:
     for match in _BROKEN.finditer(text):
         if _decoded(match[0], _bytes) != match[0]:
             return match
+    for pattern, encode in _MISREAD:
+        for match in pattern.finditer(text):
+            if _meant(match, encode) != match[0]:
+                return match
     return _MAC.search(text) or _LOST.search(text)
 
 
 def _edges_and_html(rows: Sequence[Row]) -> Iterator[Problem]:
-    odd = [(row, name, what) for row in rows for name, text in texts_of(row) for what in _oddities(text)]
+    odd = [
+        (row, name, what)
+        for row in rows
+        for name, text in texts_of(row)
+        for what in _oddities(text)
+        if not (what == "HTML" and any(_ABOUT_MARKUP.search(one.content) for one in row.prompt))
+    ]
     habits = Counter((name, what) for _, name, what in odd)
     for row, name, what in odd:
         if habits[name, what] <= max(1, _HABIT * len(rows)) or what == "control characters":
@@ -100,6 +141,15 @@ def _oddities(text: str) -> Iterator[str]:
         yield "control characters"
     if ("<" in text or "&" in text) and _HTML.search(prose(text)):
         yield "HTML"
+
+
+def _plainness(text: str) -> int:
+    """Misreading makes several characters of one, so the shortest reading explains most."""
+    return -len(text)
+
+
+def _meant(match: re.Match[str], encode: Callable[[str], bytes]) -> str:
+    return _decoded(match[0], encode)
 
 
 def _decoded(text: str, encode: Callable[[str], bytes]) -> str:

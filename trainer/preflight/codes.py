@@ -179,6 +179,12 @@ _ALL = (
         "the rank wastes memory, or is above vLLM's default",
         "8 or 16; above 16 start vLLM with --max-lora-rank",
     ),
+    Rule(
+        "E112",
+        "the rank is above what the engine that will serve it takes",
+        "lower lora.rank, or start vLLM with a larger --max-lora-rank and say so in serving.max_lora_rank",
+    ),
+    Rule("W120", "padding_side is set, which changes nothing", "leave it out: each use pads on its own side"),
     Rule("W130", "a step takes more than 32 rows, which LoRA learns less from", "lower batch_size or accumulate"),
     Rule("W131", "fewer than 50 steps in all", "lower batch_size or accumulate, or collect more rows"),
     Rule("W132", "more than 3 epochs mostly memorise the wording", "1 to 3 epochs"),
@@ -187,7 +193,13 @@ _ALL = (
         "the run will not fit into this machine's memory",
         "lower batch_size and raise accumulate, or max_length",
     ),
+    Rule("E171", "computation in fp16 is asked for; it is never waived", "leave it out: computation is in bfloat16"),
     Rule("E180", "what the recipe asks for cannot be served; it is never waived", "rsLoRA and the linear layers are"),
+    Rule(
+        "W150",
+        "the policy holds perplexity to an absolute limit alone",
+        "set perplexity.max_ratio_to_base to 1 or less: the limit depends on tokenizer and template",
+    ),
     Rule("W190", "after training fewer than 95 % of the answers ended by themselves", "look at how the rows end"),
 )
 

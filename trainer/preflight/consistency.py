@@ -20,7 +20,22 @@ _ENOUGH_ROWS = 50  # fewer say nothing about what is usual
 _FRAME_SHARE, _TEMPLATE_SHARE, _RARE_SHARE, _CONSISTENT = 0.02, 0.95, 0.01, 0.8
 _ENDED_SHARE = 0.95
 _LABEL = re.compile(r"\s*(?:#{1,6} |\*\*)?([A-Z][\w /-]{0,30}):(?:\*\*)?(?=\s|$)")
-_URL = re.compile(r"https?://\S+|\S+@\S+|[\d_{}<>\[\]|\\]+")
+_ASKED_LANGUAGE = re.compile(
+    r"translat|übersetz|tradu[ciz]|vertaal|перевед|翻译|翻訳|"
+    r"\b(?:arabic|chinese|czech|danish|dutch|english|finnish|french|german|greek|hebrew|hindi|hungarian|italian|"
+    r"japanese|korean|latin|norwegian|polish|portuguese|romanian|russian|spanish|swedish|thai|turkish|ukrainian|"
+    r"vietnamese|deutsch|englisch|französisch|spanisch|italienisch|anglais|français|allemand|espagnol|italien|"
+    r"inglés|francés|alemán|español)\b",
+    re.I,
+)
+# Words that a sentence does not end with: where a text ends with one, it was cut whatever others do.
+_JOINING = frozenset(
+    "the an and or but which whose if than because although their its your our my every into onto "
+    "den dem des ein eine einen einer eines und oder aber weil dass zum zur "
+    "les une des et ou du aux los las una del".split()
+)
+_WORDY_SHARE = 0.8
+_URL = re.compile(r"https?://\S+|(?<!\S)[^\s@]*@\S+|[\d_{}<>\[\]|\\]+")
 # What an answer may end with; anything else that ends in a letter or a comma was cut.
 _END = re.compile(r"[.!?…:;)\]}\"'”’»›*`~_>|。！？」』）।؟۔\d%€$£°+=/-]\W*\Z|[^\w\s,]\Z")
 
@@ -47,8 +62,13 @@ def languages(rows: Sequence[Row]) -> list[Problem]:
     return [
         found("W247", f"{name} is in {language!r}, the data is in {main!r}", row=row.number, line=row.line)
         for row, name, text, language in spoken
-        if language not in usual and _surely(text, language, usual)
+        if language not in usual and _surely(text, language, usual) and not _asked_for(row)
     ]
+
+
+def _asked_for(row: Row) -> bool:
+    """Whether the prompt speaks of translating or of a language: then its text or its answer may be in that one."""
+    return any(_ASKED_LANGUAGE.search(one.content) for one in row.prompt)
 
 
 def _surely(text: str, language: str, usual: set[str]) -> bool:
@@ -135,15 +155,49 @@ def _skeleton(prompt: Sequence[str], frame: set[str]) -> str:
 
 
 def unfinished(rows: Sequence[Row]) -> list[Problem]:
-    """Answers that stop within a sentence, where nearly all answers of several words end with a mark."""
+    """Answers that stop within a sentence: where nearly all others of their kind end with a mark, or beyond doubt.
+
+    Their kind: all answers of several words, or those that are words of a sentence and no figures, code or list.
+    """
     long = [row for row in rows if len(row.completion.split()) >= 5]
-    cut = [row for row in long if not _END.search(row.completion.rstrip())]
-    if len(long) < _ENOUGH_ROWS or len(cut) > (1 - _ENDED_SHARE) * len(long):
-        return []
+    cut = _unmarked(long)
+    if not _unusual(cut, long):
+        wordy = [row for row in long if _is_wordy(row.completion)]
+        cut = _unmarked(wordy)
+        if not _unusual(cut, wordy):
+            cut = []
+    lines = {row.line for row in cut}
+    cut = [row for row in long if row.line in lines or _torn(row.completion.rstrip())]
     return [
         found("W250", f"the answer ends with {row.completion.rstrip()[-30:]!r}", row=row.number, line=row.line)
         for row in cut
     ]
+
+
+def _unmarked(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if not _END.search(row.completion.rstrip())]
+
+
+def _unusual(few: Sequence[Row], rows: Sequence[Row]) -> bool:
+    return len(rows) >= _ENOUGH_ROWS and len(few) <= (1 - _ENDED_SHARE) * len(rows)
+
+
+def _is_wordy(text: str) -> bool:
+    """Whether its last line is a sentence: nearly all of its parts are words of small letters."""
+    last = text.rstrip().rpartition("\n")[2].split()
+    plain = sum(part.strip(".,;:!?()'\"").isalpha() for part in last)
+    listed = sum(part.endswith(",") for part in last)
+    return len(last) >= 5 and plain >= _WORDY_SHARE * len(last) and 3 * listed < len(last)
+
+
+def _torn(text: str) -> bool:
+    """Whether a text stops where none can: after "and the", within brackets, within code or JSON."""
+    if text.count("```") % 2 or (text[:1] in "{[" and text.count(text[0]) > text.count("}" if text[0] == "{" else "]")):
+        return True
+    if _END.search(text):
+        return False
+    last = text.rsplit(None, 1)[-1].casefold()
+    return last in _JOINING or text.endswith(",") or text.count("(") > text.count(")")
 
 
 def too_short(rows: Sequence[Row]) -> list[Problem]:

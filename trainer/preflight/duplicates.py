@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from trainer.preflight.codes import Problem, found
 from trainer.preflight.reading import Row
+from trainer.preflight.restated import restated, sayings
 from trainer.preflight.text import Words, grams, words
 
 NEAR = 0.7
@@ -24,6 +25,7 @@ _WORTH_CONFIRMING = NEAR - 0.16
 _MOST_NEIGHBOURS = 50
 
 _Matrix = npt.NDArray[Any]
+_Key = tuple[tuple[str, str], ...]
 
 
 class NearPair(NamedTuple):
@@ -129,6 +131,14 @@ def check_exact(rows: Sequence[Row], duplicates: Sequence[tuple[int, int]]) -> l
     ]
 
 
+def restated_pairs(rows: Sequence[Row]) -> list[NearPair]:
+    """Pairs of short rows with the same content in another order, with slips of the pen or courtesy."""
+    return [
+        NearPair(first, second, _jaccard(_shingles(rows[first]), _shingles(rows[second])))
+        for first, second in restated(rows)
+    ]
+
+
 def check_near(rows: Sequence[Row], pairs: Sequence[NearPair]) -> list[Problem]:
     """One finding for each row but the first of its cluster, with the nearest row that is known."""
     clusters = Clusters(len(rows))
@@ -140,7 +150,8 @@ def check_near(rows: Sequence[Row], pairs: Sequence[NearPair]) -> list[Problem]:
     return [
         found(
             "W221",
-            f"{share:.0%} of the three-word sequences of this row and line {rows[other].line} are the same",
+            f"{share:.0%} of the three-word sequences of this row and line {rows[other].line} are the same"
+            + ("" if share >= NEAR else ", and their words of content are, slips of the pen aside"),
             row=rows[index].number,
             line=rows[index].line,
             related=[rows[other].line],
@@ -151,16 +162,22 @@ def check_near(rows: Sequence[Row], pairs: Sequence[NearPair]) -> list[Problem]:
 
 
 def contradictions(rows: Sequence[Row]) -> list[tuple[int, int]]:
-    """Pairs of lines, (earlier, later), that answer the same prompt in different words; case and punctuation aside."""
-    seen: dict[tuple[tuple[str, str], ...], list[tuple[Words | str, int]]] = {}
+    """Pairs of lines, (earlier, later), that answer the same prompt in different words.
+
+    Case and punctuation aside, and the order and the slips that `restated` overlooks. Two system prompts may ask for
+    two answers; a row without any answers under all of them.
+    """
+    seen: dict[_Key, list[tuple[Words | str, int, _Key]]] = {}
     pairs = []
-    for row in rows:
-        answers = seen.setdefault(_prompt_key(row), [])
+    for row, said in zip(rows, sayings(rows), strict=True):
+        system, asked = _prompt_key(row)
+        answers = seen.setdefault(asked, [])
         # An answer without any words, such as "!", is compared as it stands.
-        answer = words(row.completion) or row.completion.strip()
-        if answers and all(answer != earlier for earlier, _ in answers):
-            pairs.append((answers[0][1], row.line))
-        answers.append((answer, row.line))
+        answer = (said.answered + said.numbers if said else words(row.completion)) or row.completion.strip()
+        others = [(other, line) for other, line, under in answers if under == system or not under or not system]
+        if others and all(answer != other for other, _ in others):
+            pairs.append((others[0][1], row.line))
+        answers.append((answer, row.line, system))
     return pairs
 
 
@@ -183,8 +200,10 @@ def check_contradictions(rows: Sequence[Row]) -> list[Problem]:
     ]
 
 
-def _prompt_key(row: Row) -> tuple[tuple[str, str], ...]:
-    return tuple((one.role, " ".join(words(one.content)) or one.content.strip()) for one in row.prompt)
+def _prompt_key(row: Row) -> tuple[_Key, _Key]:
+    """The system prompt, and what was said under it."""
+    key = [(one.role, " ".join(words(one.content)) or one.content.strip()) for one in row.prompt]
+    return tuple(one for one in key if one[0] == "system"), tuple(one for one in key if one[0] != "system")
 
 
 def _shingles(row: Row) -> set[str]:

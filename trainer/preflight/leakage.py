@@ -2,7 +2,8 @@
 
 A prompt leaks an item by the evaluator's own rule of contamination: the same normalised text, a common run of 13 words
 (GPT-3's rule), runs of 8 words of the prompt that cover at least half of the item, or a Jaccard index of at least 0.8
-over runs of 5. Runs that many different prompts share are a form of asking, not an item. Rephrasings are not found.
+over runs of 5. So does a prompt that is an item but for a greeting, thanks and a few words around it. Runs that many
+different prompts share are a form of asking, not an item. Rephrasings are not found.
 
 >>> Asked([("q-1", "How long is the warranty on a tent?")]).leaked_by("how long IS the warranty on a tent")
 'q-1'
@@ -31,6 +32,8 @@ from trainer.preflight.text import Words, grams, words
 
 _LONG, _COVER, _NEAR = 13, 8, 5
 _NEAR_SHARE, _COVER_SHARE = 0.8, 0.5
+_WHOLE, _WHOLE_SHARE = 5, 2 / 3
+_COURTESY = frozenset("hello hi hey dear good morning afternoon evening please thank thanks you kind regards".split())
 _FRAME_PROMPTS, _FRAME_SHARE = 10, 0.005
 
 
@@ -45,6 +48,8 @@ class Asked:
         self._cover: dict[Words, list[tuple[int, int]]] = {}
         self._near: dict[Words, set[int]] = {}
         self._near_sizes: list[int] = []
+        self._plain: dict[Words, int] = {}
+        self._starts: dict[Words, list[int]] = {}
         for name, text in texts:
             self._add(name, words(text))
 
@@ -76,6 +81,8 @@ class Asked:
             item = self._covered(said)
         if item is None:
             item = self._nearest(said)
+        if item is None:
+            item = self._inside(_without_courtesy(said))
         return None if item is None else self._names[item]
 
     def _add(self, name: str, said: Words) -> None:
@@ -91,6 +98,10 @@ class Asked:
         if len(said) >= _COVER:
             for start, gram in enumerate(grams(said, _COVER)):
                 self._cover.setdefault(gram, []).append((number, start))
+        if plain := _without_courtesy(said):
+            self._plain.setdefault(plain, number)
+        if len(said) >= _WHOLE:
+            self._starts.setdefault(said[:_WHOLE], []).append(number)
         near = set(grams(said, _NEAR))
         self._near_sizes.append(len(near))
         for gram in near:
@@ -104,6 +115,17 @@ class Asked:
                     places.setdefault(number, set()).update(range(start, start + _COVER))
         return next((one for one, held in places.items() if len(held) >= _COVER_SHARE * len(self._words[one])), None)
 
+    def _inside(self, said: Words) -> int | None:
+        """An item that is the prompt but for courtesy, or of at least five words and two thirds of the prompt."""
+        if said in self._plain:
+            return self._plain[said]
+        for start in range(len(said) - _WHOLE + 1):
+            for number in self._starts.get(said[start : start + _WHOLE], ()):
+                whole = self._words[number]
+                if said[start : start + len(whole)] == whole and len(whole) >= _WHOLE_SHARE * len(said):
+                    return number
+        return None
+
     def _nearest(self, said: Words) -> int | None:
         own = set(grams(said, _NEAR))
         shared = Counter(number for gram in own for number in self._near.get(gram, ()))
@@ -111,6 +133,16 @@ class Asked:
             if count >= _NEAR_SHARE * (len(own) + self._near_sizes[number] - count):
                 return number
         return None
+
+
+def _without_courtesy(said: Words) -> Words:
+    """The words without a greeting before and thanks behind them."""
+    start, end = 0, len(said)
+    while start < end and said[start] in _COURTESY:
+        start += 1
+    while end > start and said[end - 1] in _COURTESY:
+        end -= 1
+    return said[start:end]
 
 
 def suite_texts(name: str, suite: SuiteContent) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ An address of a role (support@…), of a private network, and whatever stands in
 
 import ipaddress
 import re
+import string
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -49,17 +50,19 @@ _SECRETS = {
     "AZURE_KEY": r"AccountKey=[0-9A-Za-z+/=]{40,}",
     "JSON_WEB_TOKEN": r"\beyJ[0-9A-Za-z_-]{8,}\.eyJ[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]{8,}",
     "PASSWORD_IN_ADDRESS": r"\b[a-z][a-z0-9+.-]*://[^\s/:@]+:[^\s/:@]{3,}@[^\s/]+",
+    "BEARER_TOKEN": r"(?i:authorization\W{1,4}(?:bearer|basic)\s+)(?=[^\s\"']*\d)[0-9A-Za-z._~+/=-]{20,}",
     "AWS_SECRET": r"(?i:aws_?secret_?(?:access_?)?key)\W{1,5}[0-9A-Za-z/+]{40}\b",
 }
 _SECRET = re.compile("|".join(f"(?P<{kind}>{form})" for kind, form in _SECRETS.items()))
 # What every form above needs; the whole list is looked for only where this is found.
 _HINT = re.compile(
     r"-----BEGIN|AKIA|ASIA|gh[pousr]_|github_pat|glpat|xox|hooks\.slack|[srp]k[_-]|AIza|ya29|hf_|npm_|pypi-|SG\.|SK|"
-    r"AC[0-9a-f]|:AA|AccountKey|eyJ|://|(?i:secret)"
+    r"AC[0-9a-f]|:AA|AccountKey|eyJ|://|(?i:secret|authorization)"
 )
 # "password: Tr0ub4dor&3": what follows must be no word of a sentence, so it has a digit and a letter.
 _PASSWORD = re.compile(
-    r"\b(?:pass(?:word|wd|phrase|code)?|pwd|secret|(?:api|access)[ _-]?key|(?:auth|access)[ _-]?token|credentials?)"
+    r"(?<![A-Za-z])(?:pass(?:word|wd|phrase|code)?|pwd|secret|(?:api|access)[ _-]?key|"
+    r"(?:auth|access)[ _-]?token|credentials?)"
     r"(?:\s+is|\s*[:=])\s*[\"'`]?(?P<value>[^\s\"'`,;]{6,})",
     re.I,
 )
@@ -70,10 +73,11 @@ _ROLE_ADDRESS = re.compile(
     r"security|privacy|careers|jobs|team|feedback|customer[._-]?(?:care|service|support)|accounts?|care|legal|abuse|hr)@",
     re.I,
 )
-# As people write phone numbers: +49 30 1234567, (212) 555-0147, 212-555-0147, 555.123.4567.
+# As people write phone numbers: +49 30 1234567, 0049 30 123 45 67, (212) 555-0147, 212-555-0147, 0171 / 1234567.
 _PHONE = re.compile(
     r"(?<![\w.+-])(?<!\d )(?:\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,6}|\(\d{3}\) ?\d{3}[ .-]\d{4}|"
-    r"(?:1[ .-])?\d{3}([ .-])\d{3}\1\d{4}|0\d{2,4}[ /-]\d{3,4}[ -]?\d{3,5})(?![\w-])"
+    r"(?:1[ .-])?\d{3}([ .-])\d{3}\1\d{4}|0\d{2,4}(?: ?/ ?|[ -])\d{3,4}[ -]?\d{3,5}|"
+    r"00[1-9]\d{0,2}(?:[ .-]\d{2,4}){3,5})(?![\w-])"
 )
 _PHONE_WORD = re.compile(r"\b(?:phone|tele?phone|tel|call|cell|mobile|fax|whatsapp|text me|sms|ring|reach me)\b", re.I)
 _BARE_PHONE = re.compile(r"(?<![\w.+-])(?:\d{10,11}|\d{3}[ .-]\d{4})(?![\w-])")
@@ -84,6 +88,7 @@ _BIRTH = re.compile(
     re.I,
 )
 _SSN = re.compile(r"(?<![\w-])(?!000|666)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w-])")
+_CAPITALS = {ord(letter): letter.upper() for letter in string.ascii_lowercase}
 _RUN_OF_DIGITS = re.compile(r"\d(?:[ -]?\d){11,18}")
 
 
@@ -174,7 +179,9 @@ def _personal(text: str) -> Iterable[Sensitive]:
         yield personal("PHONE_NUMBER", start, end)
     for recogniser in _RECOGNISERS:
         if recogniser.needs.search(text):
-            for result in _presidio(recogniser.name).analyze(text, [recogniser.entity], None):
+            # Accounts are written in small letters as well; the checksum wants capitals.
+            shown = text.translate(_CAPITALS) if recogniser.entity == "IBAN_CODE" else text
+            for result in _presidio(recogniser.name).analyze(shown, [recogniser.entity], None):
                 if result.score >= recogniser.least and not _harmless(
                     recogniser.entity, text[result.start : result.end]
                 ):

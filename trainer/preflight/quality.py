@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from trainer.preflight.codes import Problem, Span, found
 from trainer.preflight.privacy import texts_of
 from trainer.preflight.reading import Row
-from trainer.preflight.text import grams, prose, words
+from trainer.preflight.text import Words, grams, prose, words
 
 _CANNOT = (
     r"i\s+(?:can ?not|can['’]?t|am (?:not able|unable) to|['’]?m (?:not able|unable) to|won['’]?t(?: be able to)?|"
@@ -30,6 +30,13 @@ _REFUSAL = re.compile(
     rf"\W*(?:(?:{_SORRY}\b[^.!?\n]{{0,60}}?\b)?{_CANNOT}\s*{_HELP}|i['’]m (?:not able|unable) to {_HELP}|"
     rf"{_SORRY}\b[^.!?\n]{{0,60}}?\bi['’]m (?:not able|unable) to {_HELP}|"
     r"i (?:have to|must|need to) (?:decline|refuse)|"
+    r"(?:i['’]?m|i am) not comfortable\b|"
+    r"i (?:do not|don['’]?t) feel comfortable\b|i(?: would|['’]d) (?:rather|prefer) not\b|"
+    r"(?:it|that|this) (?:would not|wouldn['’]?t|is not|isn['’]?t) (?:be )?"
+    r"(?:appropriate|ethical|responsible|right) (?:for|of) me\b|"
+    r"(?:that|this|the|your) (?:request|question|topic|prompt) (?:goes|is|falls|violates)\b[^.!?\n]{0,20}?"
+    r"(?:\bmy|\bour) (?:\w+ )?(?:guidelines|polic(?:y|ies)|principles|programming|rules)|"
+    r"i(?: have|['’]?ve| a|['’]?)(?:m| been) (?:designed|programmed|instructed|trained) not to\b|"
     r"(?:i['’]?m |i am )?sorry,? (?:but )?(?:that|this)(?: is|['’]s) (?:not )?something i can(?:not|['’]t)?\b|"
     r"es tut mir leid,? (?:aber )?ich kann|je suis désolée?,? (?:mais )?je ne peux|lo siento,? (?:pero )?no puedo)",
     re.I,
@@ -41,6 +48,8 @@ _AS_AI = re.compile(
     r"(?:trained|developed|created|made) by (?:openai|anthropic|google|meta ai|mistral)|"
     r"i (?:do not|don['’]?t) have (?:personal (?:opinions|experiences|feelings|beliefs)|"
     r"(?:access to )?real-?time (?:access|information|data))|"
+    r"i (?:can ?not|can['’]?t|am (?:unable|not able) to) (?:browse|access|open|view|visit) (?:the )?"
+    r"(?:internet|web\b|websites?|links?|urls?|external|real-?time)|"
     r"als (?:ki|künstliche intelligenz|ki-sprachmodell)\b|en tant qu['’](?:ia|intelligence artificielle)\b|"
     r"en tant que modèle de langage|como (?:modelo de lenguaje|una? inteligencia artificial)\b)",
     re.I,
@@ -51,13 +60,18 @@ _FILL_IN = (
     r"specific|relevant"
 )
 _PLACEHOLDER = re.compile(
-    r"(?i:\blorem ipsum\b)|\b(?:TODO|TBD|FIXME|TBA|XXX+)\b|\{\{[^{}\n]{1,60}\}\}|\$\{[A-Za-z_][^{}\n]{0,40}\}|"
+    # TODO is used where it heads a line or a remark or ends the text; within a sentence it is talked about.
+    r"(?i:\blorem ipsum\b)|\b(?:TBD|TBA|XXX+)\b|^\W*(?:TODO|FIXME)\b|\b(?:TODO|FIXME)(?=\s*(?::|\(|\W*\Z))|"
+    r"[$€£] ?X{2,}\b|\bX{2,}[-./]X{2,}\b|\{\{[^{}\n]{1,60}\}\}|\$\{[A-Za-z_][^{}\n]{0,40}\}|"
     rf"\{{(?:(?:{_FILL_IN})s?|[a-z]+(?:_[a-z]+)+)\}}|"
-    r"\b(?:answer|response|text|output|content|completion) (?:goes|to go|comes) here\b|"
+    r"\b(?i:(?:answer|response|text|output|content|completion) (?:goes|to go|comes) here)\b|"
     rf"\[(?i:(?:{_FILL_IN})(?:[ _-][^\[\]\n]{{0,40}})?)\](?!\()|"
-    r"<(?i:(?:insert|your|enter|add|placeholder)[ _-][^<>\n]{1,40}|placeholder|todo|tbd)>|"
-    r"\b(?i:placeholder (?:text|answer|response|for))\b|\b(?i:insert (?:your )?(?:answer|response|text|name) here)\b"
+    r"<(?i:(?:insert|your|enter|add|fill|placeholder)[ _-][^<>\n]{1,40}|placeholder|todo|tbd)>|"
+    r"\b(?i:placeholder (?:text|answer|response|for))\b|\b(?i:insert (?:your )?(?:answer|response|text|name) here)\b",
+    re.M,
 )
+# printf's marks left in a sentence, at least two of them; one may be what the answer is about.
+_PRINTF = re.compile(r"(?<![\w%])%[sd](?!\w)[^%\n]*(?<![\w%])%[sd](?!\w)")
 _NO_ANSWER = re.compile(
     r"\W*(?:n/?a|none|null|nil|nan|undefined|todo|tbd|test(?:ing)?|asdf\w*|qwerty|foo|bar|xxx*|placeholder|"
     r"(?:no|not?) (?:answer|response|data|output)(?: available| provided)?|see above|same as above|pending|unknown|"
@@ -67,11 +81,12 @@ _NO_ANSWER = re.compile(
 _TEMPLATE_MARK = re.compile(
     r"<\|[a-z0-9_]{2,40}\|>|</?s>|<(?:bos|eos|pad|unk)>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|"
     r"\[(?:BOS|EOS)\]|<\uff5c[^<>\n]{2,40}\uff5c>|"
-    r"^\s{0,3}#{2,4} ?(?:Instruction|Response|Input|Human|Assistant|User|System)s?:|"
+    r"#{2,4} ?(?:Instruction|Response|Input|Human|Assistant|User|System)s?:|"
     r"^(?:Human|Assistant|AI|Bot|USER|ASSISTANT): ?(?=\S|$)",
     re.M,
 )
 _SAME_CHARACTER = re.compile(r"([^\W\d_]|[!?,;])\1{9,}")
+_SAME_SYLLABLE = re.compile(r"([^\W\d_]{2,8}?)\1{7,}")
 _LEAST_WORDS, _LOOKED_AT, _REPEATED_SHARE = 8, 0.05, 0.45
 _LONGEST_UNIT = 60
 
@@ -94,11 +109,17 @@ def _check_placeholder(row: Row) -> Iterator[Problem]:
         yield found("W241", f"{_shown(row.completion)} is no answer", row=row.number, line=row.line, span=span)
         return
     for name, text in texts_of(row):
-        match = _PLACEHOLDER.search(text)
+        match = _PLACEHOLDER.search(text) or _PRINTF.search(text)
         # A reader of code or of a template asks about braces on purpose; the rest of the text then has code as well.
-        if match and _PLACEHOLDER.search(prose(text)):
+        if match and (_PLACEHOLDER.search(prose(text)) or _PRINTF.search(prose(text))) and not _asked_about(row, match):
             yield _at(row, "W241", f"{name} has a placeholder: {_shown(match[0])}", name, match)
             return
+
+
+def _asked_about(row: Row, match: re.Match[str]) -> bool:
+    """Whether prompt and answer both have this very mark, as in "What does TBD mean?": then it is their subject."""
+    mark = " ".join(words(match[0]))
+    return bool(mark) and all(mark in " ".join(words(text)) for text in (row.prompt[-1].content, row.completion))
 
 
 def _is_choice(row: Row) -> bool:
@@ -111,8 +132,20 @@ def _check_echo(row: Row) -> Iterator[Problem]:
     answer = words(row.completion)
     if len(answer) < 2:
         return
-    if any(one.role == "user" and words(one.content) == answer for one in row.prompt):
+    if any(one.role == "user" and _echoes(words(one.content), answer) for one in row.prompt):
         yield found("W244", "the answer is the prompt", row=row.number, line=row.line)
+
+
+def _echoes(asked: Words, answer: Words) -> bool:
+    """Whether an answer is the prompt, once or several times, with at most a label of a word or two beside it."""
+    if len(asked) < 4:
+        return asked == answer
+    place, left = 0, 0
+    while place < len(answer) and left <= 2:
+        again = answer[place : place + len(asked)] == asked
+        place += len(asked) if again else 1
+        left += not again
+    return left <= 2 and len(answer) >= len(asked)
 
 
 def _check_repetition(row: Row) -> Iterator[Problem]:
@@ -121,6 +154,9 @@ def _check_repetition(row: Row) -> Iterator[Problem]:
         yield found(
             "W245", f"one character {len(match[0])} times in a row: {_shown(match[0])}", row=row.number, line=row.line
         )
+        return
+    if match := _SAME_SYLLABLE.search(text):
+        yield found("W245", f"{_shown(match[1])} again and again in one word", row=row.number, line=row.line)
         return
     said = words(text)
     if len(said) < _LEAST_WORDS:

@@ -5,7 +5,8 @@
     {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}
 
 Beside these a row may have `id`, `group` (rows that belong together), `split`, where it comes from (`source`,
-`licence`, `collector`, `reviewer`, `credential`), and `meta`, which nothing reads.
+`licence`, `collector`), who reviewed it (`reviewer`, `credential`, `reviewed_at`, `credential_valid_until`), and `meta`,
+which nothing reads.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +23,11 @@ from registry.client import Message
 from trainer.preflight.codes import Problem, Severity, found
 from trainer.preflight.records import Record, take_apart
 from trainer.preflight.text import folded
+from trainer.provenance import moment
 
 ROLES = ("system", "user", "assistant")
-PROVENANCE = ("source", "licence", "collector", "reviewer", "credential")
+PROVENANCE = ("source", "licence", "collector", "reviewer", "credential", "reviewed_at", "credential_valid_until")
+_DATES = ("reviewed_at", "credential_valid_until")
 FORMATS: Mapping[str, tuple[str, ...]] = {
     "messages": ("messages",),
     "prompt": ("prompt", "completion"),
@@ -206,10 +210,14 @@ def _read_messages(key: str, value: Any, listed: list[_Fault]) -> list[_Turn] | 
 
 def _label(key: str, value: Any, listed: list[_Fault]) -> str:
     """`id`, `group`, `split` and provenance: short texts; a number is as good a name as any."""
+    if key in _DATES and isinstance(value, date):  # a column of dates in Parquet
+        value = value.isoformat()
     if isinstance(value, bool) or not isinstance(value, str | int):
         listed.append(_Fault("E207", f"{key} is {_named(value)}, not text"))
         return ""
     text = str(value)
+    if key in _DATES and text.strip() and moment(text) is None:
+        listed.append(_Fault("E207", f"{key} is {text[:50]!r}, no date such as 2026-03-01 or 2026-03-01T09:30:00Z"))
     if _UNWRITABLE.search(text):
         listed.append(_Fault("E217", f"{key} has a NUL or half of a surrogate pair"))
     if key == "split" and text and text not in _SPLIT_NAMES:

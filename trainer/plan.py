@@ -1,0 +1,81 @@
+"""Everything that goes into a run, read and named before anything is done: the same inputs are the same run."""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from registry.client import InvalidRequest, describe_base
+from trainer.dataset import Data, Filled, Row, prepare, read_rows
+from trainer.pairs import Pairs, read_pairs
+from trainer.recipe import Recipe
+
+
+class Plan(NamedTuple):
+    """What a run will use. `directory` is where it lives; tensors: the shapes of the base's weights."""
+
+    recipe: Recipe
+    text: str
+    base: Path
+    base_digest: str
+    rows: list[Row]
+    data: Data
+    prompts: list[str]
+    pairs: Pairs
+    directory: Path
+    data_file: Path
+    tensors: dict[str, list[int]]
+
+
+class Given(NamedTuple):
+    """Files that stand in for those that a recipe names, where they came by themselves."""
+
+    data: Path
+    replay: Path
+    pairs: Path
+
+
+def plan_run(recipe: Recipe, text: str, folder: Path, base: Path, runs: Path, given: Given | None = None) -> Plan:
+    """Read everything a run needs and name its directory. `folder`: where the recipe's relative paths begin."""
+    data_file = given.data if given else folder / recipe.data
+    rows = read_rows(data_file)
+    prompts, pairs = [], Pairs([], [])
+    if recipe.replay:
+        prompts = _read_prompts(given.replay if given else folder / recipe.replay.prompts, recipe.replay.rows)
+    if recipe.dpo:
+        pairs = read_pairs(given.pairs if given else folder / recipe.dpo.pairs)
+    described = describe_base(base)
+    key = hashlib.sha256()
+    of_pairs = [f"pair {one.row.digest} {one.row.group}" for one in pairs.pairs]
+    for part in (text, described.digest, *(row.digest + row.group for row in rows), *prompts, *of_pairs):
+        key.update(part.encode() + b"\0")
+    directory = runs / f"{recipe.name}-{key.hexdigest()[:12]}"
+    data = prepare(rows, recipe.seed)
+    return Plan(
+        recipe, text, base, described.digest, rows, data, prompts, pairs, directory, data_file, described.tensors
+    )
+
+
+def finished(plan: Plan) -> bool:
+    return (plan.directory / "training.json").exists()
+
+
+class _ReplayLine(msgspec.Struct):
+    prompt: Filled
+
+
+def _read_prompts(path: Path, most: int) -> list[str]:
+    """The first prompts of a JSONL file whose lines have a `prompt`."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise InvalidRequest(f"replay prompts {path} cannot be read: {error.strerror}") from None
+    prompts = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                prompts.append(msgspec.json.decode(line, type=_ReplayLine).prompt)
+            except ValueError:
+                raise InvalidRequest(f"{path} line {number}: not an object with a 'prompt'") from None
+    return prompts[:most]
