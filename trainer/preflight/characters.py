@@ -60,7 +60,9 @@ def _misread(charset: str) -> re.Pattern[str]:
     latin = f"[{re.escape(table[0xC3])}{re.escape(table[0xC5])}]{following}"
     mark = f"{re.escape(table[0xE2])}[{re.escape(table[0x80] + table[0x82] + table[0x84])}]{following}"
     script = f"(?:{any_of(0xCE, 0xD1)}{following}){{3,}}"
-    return re.compile(f"(?:(?<=[A-Za-z])(?:{latin})+|(?:{latin})+(?=[A-Za-z])|(?:{mark})+|{script})")
+    # At most eight in a row: a long text of nothing else must not be read again from each of its places.
+    beside = f"(?<=[A-Za-z])(?:{latin}){{1,8}}|(?:{latin}){{1,8}}(?=[A-Za-z])"
+    return re.compile(f"(?:{beside}|(?:{mark})+|{script})")
 
 
 _MISREAD: list[tuple[re.Pattern[str], Callable[[str], bytes]]] = [

@@ -5,8 +5,8 @@
     {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}
 
 Beside these a row may have `id`, `group` (rows that belong together), `split`, where it comes from (`source`,
-`licence`, `collector`), who reviewed it (`reviewer`, `credential`, `reviewed_at`, `credential_valid_until`), and `meta`,
-which nothing reads.
+`licence`, `collector`), who reviewed it (`reviewer`, `credential`, `reviewed_at`, `credential_valid_until`), and
+`meta`, which nothing reads.
 """
 
 import hashlib

@@ -18,7 +18,7 @@ from trainer.preflight.reading import Row
 from trainer.preflight.text import Words, words
 
 _MOST_WORDS, _LEAST_CONTENT = 80, 5
-_RARE, _LEAST_LETTERS = 2, 5
+_RARE, _LEAST_LETTERS, _MOST_LETTERS = 2, 5, 40
 # Without those that turn a sentence round: not, no, without, before, more, less, under …
 _EMPTY = frozenset(
     "of to in on at by for with from as and or is are was were be been do does did has have had will would can "
@@ -80,11 +80,14 @@ def _spelling(counts: Mapping[str, int]) -> dict[str, str]:
     """
     usual: dict[str, str] = {}
     for word, count in counts.items():
-        if count > _RARE and len(word) >= _LEAST_LETTERS and word.isalpha():
+        if count > _RARE and _is_spelt(word):
             for form in _one_less(word):
                 usual[form] = max(usual.get(form, word), word, key=lambda one: counts[one])
-    rare = [word for word, n in counts.items() if n <= _RARE and len(word) >= _LEAST_LETTERS and word.isalpha()]
-    return {word: _meant(word, usual) for word in rare if word not in _EMPTY}
+    return {word: _meant(word, usual) for word, n in counts.items() if n <= _RARE and _is_spelt(word)}
+
+
+def _is_spelt(word: str) -> bool:
+    return word.isalpha() and _LEAST_LETTERS <= len(word) <= _MOST_LETTERS and word not in _EMPTY
 
 
 def _meant(word: str, usual: Mapping[str, str]) -> str:
