@@ -20,7 +20,7 @@ def digests_of(folders: Sequence[Path]) -> list[str]:
 
 
 def find_base(folders: Sequence[Path], digest: str, likely: str) -> Path | None:
-    """The directory of the base with this digest. likely: the name of the one to look into first."""
+    """The directory of the base with this digest, absolute. likely: the name of the one to look into first."""
     for one in sorted(_candidates(folders), key=lambda path: path.name != likely):
         if _digest(one) == digest:
             return one
@@ -30,7 +30,7 @@ def find_base(folders: Sequence[Path], digest: str, likely: str) -> Path | None:
 def _candidates(folders: Sequence[Path]) -> Iterator[Path]:
     for folder in folders:
         if folder.is_dir():
-            yield from [folder, *sorted(folder.iterdir())]
+            yield from [folder.resolve(), *sorted(folder.resolve().iterdir())]
 
 
 def _digest(directory: Path) -> str | None:

@@ -17,7 +17,7 @@ from registry.records import CreateTraining, TrainingStatus
 from registry.storage.progress import ProgressFiles
 from trainer import worker
 from trainer.faults import SystemCode, UserCode
-from trainer.shelf import digests_of
+from trainer.shelf import digests_of, find_base
 from trainer.worker import Reporter, _Tail, do_run, work
 
 __all__ = ["base", "shop", "site"]  # fixtures
@@ -191,3 +191,10 @@ def test_a_log_with_broken_characters_is_told_whole_and_in_its_places(tmp_path: 
         files.append_log("run", 1, text, start)
         files.append_log("run", 1, text, start)  # as when the answer was lost
     assert files.log("run") == "ab\ufffd\ufffdcd é ef\n€ end\ufffd\n"
+
+
+def test_a_base_is_found_for_a_trainer_that_works_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bases").mkdir()
+    base = make_base(tmp_path / "bases" / "one", 1)
+    monkeypatch.chdir(tmp_path)
+    assert find_base([Path("bases")], describe_base(base).digest, "one") == base

@@ -112,3 +112,8 @@ def test_a_pair_is_there_exactly_where_the_means_are_that_far_apart(
         assert found == []
     else:
         assert found[0].preferred == ("candidate" if ours > theirs else "base") and found[0].margin >= margin
+
+
+def test_a_control_whose_prompt_the_candidate_was_not_asked_gives_no_pair() -> None:
+    found = preferences([control(rating("a", 5))])
+    assert found.found == [] and found.left == {}
