@@ -164,7 +164,7 @@ def read_recipe(path: Path, waivers: Sequence[Waiver] = ()) -> tuple[Recipe, str
     """The recipe in a file and its text, with more waivers; raises InvalidRequest that says what is wrong with it."""
     try:
         text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or a NUL in the path
         raise InvalidRequest(f"recipe {path} cannot be read: {error}") from None
     text = _with_waivers(text, waivers) if waivers else text
     return parse_recipe(text), text
@@ -176,7 +176,7 @@ def parse_recipe(text: str) -> Recipe:
         raise InvalidRequest(f"the recipe has {len(text):,} characters, at most {_MOST_BYTES:,} are kept; shorten it")
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, or a number of thousands of digits
         raise InvalidRequest(f"the recipe is not valid TOML: {error}") from None
     if problems := list(problems_of(document, Recipe)):
         raise InvalidRequest(

@@ -46,8 +46,9 @@ def take_apart(path: Path) -> Taken:
     """
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise InvalidRequest(f"{path} cannot be read: {error.strerror}; give a file of training data") from None
+    except (OSError, ValueError) as error:  # or a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidRequest(f"{path} cannot be read: {reason}; give a file of training data") from None
     kind = path.suffix.lower()
     if kind == ".parquet":
         return _from_parquet(data)

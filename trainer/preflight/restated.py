@@ -83,11 +83,12 @@ def _spelling(counts: Mapping[str, int]) -> dict[str, str]:
         if count > _RARE and _is_spelt(word):
             for form in _one_less(word):
                 usual[form] = max(usual.get(form, word), word, key=lambda one: counts[one])
-    return {word: _meant(word, usual) for word, n in counts.items() if n <= _RARE and _is_spelt(word)}
+    rare = [word for word, n in counts.items() if n <= _RARE and _is_spelt(word)]
+    return {word: _meant(word, usual) for word in rare if word not in _EMPTY}
 
 
 def _is_spelt(word: str) -> bool:
-    return word.isalpha() and _LEAST_LETTERS <= len(word) <= _MOST_LETTERS and word not in _EMPTY
+    return word.isalpha() and _LEAST_LETTERS <= len(word) <= _MOST_LETTERS
 
 
 def _meant(word: str, usual: Mapping[str, str]) -> str:
