@@ -23,7 +23,6 @@ from registry.events import (
     Entry,
     JobClaimed,
     JobFailed,
-    OutputErased,
     PublisherAdded,
     PublisherRemoved,
     RatingRecorded,
@@ -82,7 +81,6 @@ _TOUCHES_NOTHING = (
     CampaignSealed,
     DisputeAdjudicated,
     WordsErased,
-    OutputErased,
 )
 _MOST_SUBJECTS = 50_000
 

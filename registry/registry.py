@@ -21,6 +21,7 @@ import msgspec
 from registry.access import SERVICE, Principal, authenticate, check_token
 from registry.approval.attestation import Signer
 from registry.commands.context import Command, Context, Outcome, Services
+from registry.commands.erasure import is_needed
 from registry.commands.leases import Leases
 from registry.errors import (
     Conflict,
@@ -74,6 +75,14 @@ class _Task(NamedTuple):
     answer: "Future[Answer]"
 
 
+class _Decided(NamedTuple):
+    """What a task comes to. discard: as of its Outcome."""
+
+    entry: Entry | None
+    answer: Answer | TunegateError
+    discard: Sequence[str] = ()
+
+
 class Registry:
     """Owns journal, catalog and blobs for as long as it lives. Thread-safe."""
 
@@ -101,7 +110,6 @@ class Registry:
             catalog.read_rows,
             approval_days,
             ProgressFiles(home.trainings if home else None),
-            catalog.rows_without,
         )
         self.changes = Changes(journal.head.seq)
         # When each token was last let in, since this process started: worth knowing, not worth an entry.
@@ -270,14 +278,13 @@ class Registry:
         if self._damage:
             raise StorageDamaged(self._damage)
         appended = False
-        answers: list[Answer | TunegateError] = []
+        decided: list[_Decided] = []
         try:
             with self._catalog.explaining(), self._catalog.transaction() as view:
                 head, lines = self._journal.head, list[Line]()
                 for task in group:
-                    entry, answer = self._decide(view, task, head)
-                    answers.append(answer)
-                    if entry is not None:
+                    decided.append(self._decide(view, task, head))
+                    if (entry := decided[-1].entry) is not None:
                         # Fold what a rebuild will read.
                         line = line_of(entry)
                         head = Head(line.entry.seq, line.hash)
@@ -299,7 +306,22 @@ class Registry:
                 raise
             # The journal has it, so it is accepted; the catalog folds it at the next start.
             self._damage = f"the catalog failed after the journal accepted: {error}; restart the service"
-        return answers
+        return [self._answered(one) for one in decided]
+
+    def _answered(self, one: _Decided) -> Answer | TunegateError:
+        """What to answer after the commit, with what is to go deleted; here nothing can name it in between."""
+        if not one.discard:
+            return one.answer
+        try:
+            view = self.view()
+            for sha256 in one.discard:
+                if not is_needed(view, sha256):
+                    self.blobs.discard(sha256)
+        except TunegateError as error:
+            return error
+        except duckdb.Error as error:
+            return StorageDamaged(f"what is to be deleted could not be looked up: {error}; ask again")
+        return one.answer
 
     def _append(self, lines: Sequence[Line]) -> None:
         """Append, or stop for good: after any error but a full disk it is unknown what the journal holds."""
@@ -310,24 +332,24 @@ class Registry:
         except Exception as error:
             raise StorageDamaged(f"the journal could not be written: {error}; restart the service") from error
 
-    def _decide(self, view: View, task: _Task, head: Head) -> tuple[Entry | None, Answer | TunegateError]:
+    def _decide(self, view: View, task: _Task, head: Head) -> _Decided:
         """The entry to append and what to answer; a refusal is an answer too, and appends nothing."""
         now = self._clock()
         actor = Actor(person=task.principal.person, role=task.principal.role, token=task.principal.token)
         try:
             if task.repeat and (earlier := _earlier(view, actor, task.repeat)):
-                return None, earlier
+                return _Decided(None, earlier)
             outcome = task.command(Context(view, task.principal, _stamp(now), now, self._services))
         except TunegateError as error:
-            return None, error
+            return _Decided(None, error)
         answer = Answer(outcome.answer, outcome.status, repeated=False)
         if not outcome.events:
-            return None, answer
+            return _Decided(None, answer, outcome.discard)
         receipt = _receipt(task.repeat, outcome) if task.repeat else None
         entry = Entry(
             seq=head.seq + 1, prev=head.hash, at=_stamp(now), actor=actor, events=list(outcome.events), receipt=receipt
         )
-        return entry, answer
+        return _Decided(entry, answer, outcome.discard)
 
     def _explained(self, error: Exception) -> Exception:
         if isinstance(error, TunegateError):

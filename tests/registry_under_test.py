@@ -24,14 +24,13 @@ from site_under_test import DATASET, KINDS, LEDGER
 
 from evaluator.evidence import write_rows
 from registry.access import Principal
-from registry.commands import adapters, approvals, disputes, erasure, jobs, review, versions
+from registry.commands import adapters, approvals, disputes, jobs, review, versions
 from registry.commands.context import Outcome
 from registry.opening import open_registry
 from registry.records import (
     AliasInfo,
     ClaimJob,
     CreateAdapter,
-    EraseOutput,
     Job,
     Policy,
     PostEvidence,
@@ -145,14 +144,6 @@ class Bench:
         for who in REVIEWERS:
             while self.rate(who, **scores):
                 pass
-
-    def erase_output(self, number: int, item: str) -> Answer:
-        """One command, for which the rows without the texts are stored; the rows with them are not deleted."""
-        request = EraseOutput(item=item, reason="asked to")
-        given: dict[str, Any] = {"adapter": NAME, "number": number, "request": request}
-        place = self.registry.ask(ADMIN, partial(erasure.place_of, **given))
-        kept = self.registry.blobs.put(self.registry.services.rows_without(place.rows, place.suite, place.item))
-        return self.run(ADMIN, erasure.erase_output, **given, place=place, kept=kept)
 
     def promote(self, number: int, alias: str = "approved", who: Principal = MANAGER) -> AliasInfo:
         request = Promote(alias=alias)

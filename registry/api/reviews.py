@@ -1,5 +1,6 @@
 """/v1/review: the reviewer's side; campaigns as managers and auditors see them."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,9 +10,9 @@ from litestar.params import FromPath, JSONBody
 from registry.api.cursor import read_number, write_cursor
 from registry.api.door import AnyRequest, allowed, ask, principal_of, run
 from registry.api.params import Adapter, Cursor, Limit, Number, paths
-from registry.api.words import store_words
+from registry.api.words import run_with_words
 from registry.commands import campaigns, disputes, results, review
-from registry.commands.context import Context
+from registry.commands.context import Command, Context
 from registry.records import (
     Adjudicate,
     Assignment,
@@ -55,18 +56,17 @@ class Reviews(Controller):
 
     @post("/v1/review/assignments/{assignment:str}/rating", opt=allowed(Role.REVIEWER))
     async def rate(self, request: AnyRequest, assignment: FromPath[str], data: JSONBody[Rating]) -> Response[Any]:
-        comment = None
-        if data.comment:
-            own = partial(review.require_own, assignment_id=assignment)
-            comment = await store_words(request, principal_of(request), own, data.comment)
-        command = partial(review.rate, assignment_id=assignment, rating=data, comment_sha256=comment)
-        return await run(request, command)
+        def command(comment: str | None) -> Command:
+            return partial(review.rate, assignment_id=assignment, rating=data, comment_sha256=comment)
+
+        return await (_say(request, data.comment, command) if data.comment else run(request, command(None)))
 
     @post("/v1/review/assignments/{assignment:str}/skip", opt=allowed(Role.REVIEWER))
     async def skip(self, request: AnyRequest, assignment: FromPath[str], data: JSONBody[Skip]) -> Response[Any]:
-        own = partial(review.require_own, assignment_id=assignment)
-        reason = await store_words(request, principal_of(request), own, data.reason)
-        return await run(request, partial(review.skip, assignment_id=assignment, reason_sha256=reason))
+        def command(reason: str) -> Command:
+            return partial(review.skip, assignment_id=assignment, reason_sha256=reason)
+
+        return await _say(request, data.reason, command)
 
     @get("/v1/review/progress", opt=allowed(Role.REVIEWER))
     async def progress(self, request: AnyRequest) -> ReviewProgress:
@@ -80,10 +80,14 @@ class Reviews(Controller):
     async def adjudicate(
         self, request: AnyRequest, dispute: FromPath[str], data: JSONBody[Adjudicate]
     ) -> Response[Any]:
-        own = partial(disputes.require_own, dispute_id=dispute)
-        reason = await store_words(request, principal_of(request), own, data.reason)
-        command = partial(disputes.adjudicate, dispute_id=dispute, upheld=data.upheld, reason_sha256=reason)
-        return await run(request, command)
+        def command(reason: str) -> Command:
+            return partial(disputes.adjudicate, dispute_id=dispute, upheld=data.upheld, reason_sha256=reason)
+
+        return await _say(request, data.reason, command)
+
+
+async def _say(request: AnyRequest, text: str, command: Callable[[str], Command]) -> Response[Any]:
+    return await run_with_words(request, principal_of(request), text, command, partial(run, request))
 
 
 class Campaigns(Controller):

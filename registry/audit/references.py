@@ -14,7 +14,6 @@ from registry.events import (
     BlobSent,
     DisputeAdjudicated,
     EvidenceRecorded,
-    OutputErased,
     RatingRecorded,
     SuiteRegistered,
     TrainingSubmitted,
@@ -55,8 +54,6 @@ def blobs_named(event: AnyEvent) -> list[Named]:
             return [Named(words, "comment", about)]
         case DisputeAdjudicated(campaign=campaign, item=item, words=str(words)):
             return [Named(words, "comment", f"{campaign}/{item}")]
-        case OutputErased(kept=kept):
-            return [Named(kept, "items")]
         case BlobSent(sha256=sha256):
             return [Named(sha256, "sent")]
         case _:
@@ -89,9 +86,6 @@ class References:
             case WordsErased(about=about, texts=texts):
                 for sha256 in texts:
                     self._erase(sha256, about)
-            case OutputErased(rows=rows):
-                self.needed = (self.needed | kept) - {rows}
-                self.named.discard(rows)
             case VersionCreated(adapter=adapter, number=number):
                 self._announced[adapter, number] = kept
             case VersionSubmitted(adapter=adapter, number=number):

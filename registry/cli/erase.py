@@ -1,10 +1,10 @@
-"""tunegate erase: texts that a person or a law wants gone; scores, rulings and measurements stay."""
+"""tunegate erase: what people wrote in reviews, where they or a law want it gone; scores and rulings stay."""
 
 import click
 
-from registry.cli.console import concrete, connected, show
+from registry.cli.console import connected, show
 from registry.errors import InvalidRequest
-from registry.records import Erased, EraseOutput, EraseWords
+from registry.records import Erased, EraseWords
 
 
 @click.group()
@@ -23,22 +23,14 @@ def erase_words(person: str | None, sha256: str | None, reason: str) -> None:
     request = EraseWords(person=person, sha256=sha256, reason=reason)
     with connected() as client:
         found = client.erase_words(request)
-    _tell(found)
+    show(found, _told(found))
 
 
-@erase.command(name="output")
-@click.argument("ref")
-@click.argument("item", metavar="SUITE/ITEM")
-@click.option("--reason", required=True, help="Stays in the journal: name no person in it.")
-def erase_output(ref: str, item: str, reason: str) -> None:
-    """Erase prompt and outputs of one item from a version's results; its scores stay."""
-    with connected() as client:
-        found = client.erase_output(concrete(client, ref).ref, EraseOutput(item=item, reason=reason))
-    _tell(found)
-
-
-def _tell(found: Erased) -> None:
-    show(found, f"{found.texts} texts are erased and {len(found.blobs)} blobs deleted; erase them from backups too")
+def _told(found: Erased) -> str:
+    told = f"{found.texts} texts are erased and {len(found.blobs)} blobs deleted; erase them from backups too"
+    if found.in_journal:
+        told += f"\n{found.in_journal} reasons stand in full in older entries of the journal and cannot be erased"
+    return told
 
 
 COMMANDS = (erase,)

@@ -38,7 +38,9 @@ def campaign_screen(campaign: Campaign) -> Group:
     table = _table("reviewer", "rated", "skipped", "of")
     for one in campaign.progress:
         table.add_row(plain(one.person), str(one.rated), str(one.skipped), str(one.total))
-    return Group(*lines, *([table] if campaign.progress else []))
+    behind = ", ".join(one.person for one in campaign.progress if one.looks_behind)
+    note = f"can rate no more, for a token of theirs looks behind the review: {plain(behind)}"
+    return Group(*lines, *([table] if campaign.progress else []), *([_text(note, "red")] if behind else []))
 
 
 def result_screen(ref: str, result: ReviewResult) -> Group:

@@ -13,7 +13,6 @@ from registry.records import (
     Campaign,
     Dispute,
     Erased,
-    EraseOutput,
     EraseWords,
     Page,
     Rating,
@@ -78,10 +77,6 @@ class Reviews(Sender):
     def erase_words(self, request: EraseWords) -> Erased:
         """Erase what one person, or whoever wrote just these bytes, wrote in reviews; scores stay."""
         return self._send(Call("POST", "/v1/review/erasures", Erased, request))
-
-    def erase_output(self, ref: str, request: EraseOutput) -> Erased:
-        """Erase prompt and outputs of one item of a version."""
-        return self._send(Call("POST", f"{version_path(ref)}/erasures", Erased, request))
 
     def vouch(self, request: AddReviewer) -> ReviewerInfo:
         """Say that a person may review in a domain."""

@@ -11,6 +11,7 @@ import msgspec
 from registry.commands.approvals import automatic_move
 from registry.commands.context import Context, Outcome
 from registry.commands.gate import assess, decided
+from registry.commands.part import looks_behind
 from registry.commands.reviewed import Reviewed, rating_root, reviewed, rule_of
 from registry.commands.versions import find_version
 from registry.errors import Conflict, NotFound
@@ -71,7 +72,12 @@ def describe(context: Context, adapter: str, number: int) -> Campaign:
         complete=counted.finished,
         opened_at=campaign.opened_at,
         root=campaign.root,
-        progress=[_progress(planned, person, own) for person, own in sorted(named.items())],
+        progress=[
+            _progress(
+                planned, person, own, looks_behind=not campaign.sealed_at and looks_behind(context, campaign, person)
+            )
+            for person, own in sorted(named.items())
+        ],
         disputes=len(counted.disputed) if campaign.sealed_at else 0,
         sealed_at=campaign.sealed_at,
         reviewed_before=found.facts.reviewed_before if found.facts else 0,
@@ -79,12 +85,15 @@ def describe(context: Context, adapter: str, number: int) -> Campaign:
     )
 
 
-def _progress(planned: plan.Items, person: str, own: Sequence[StoredAssignment]) -> ReviewerProgress:
+def _progress(
+    planned: plan.Items, person: str, own: Sequence[StoredAssignment], *, looks_behind: bool
+) -> ReviewerProgress:
     return ReviewerProgress(
         person=person,
         rated=sum(one.state == "rated" for one in own),
         skipped=sum(one.state == "skipped" for one in own),
         total=max(planned.total, len(own)),
+        looks_behind=looks_behind,
     )
 
 

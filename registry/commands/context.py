@@ -15,10 +15,10 @@ from registry.storage.views import View
 
 
 class Services(NamedTuple):
-    """What commands may use besides the catalog. Blobs are only read: they are stored before a command names them.
+    """What commands may use besides the catalog. Blobs are only read: they are stored before a command names them,
+    and deleted after one has said so.
 
     read_rows: the per-item rows of a Parquet blob, given its sha256; EvidenceRefused if it is not one.
-    rows_without: such a blob's bytes anew, without the texts of one item of a suite.
     approval_days: after how many days an approval expires.
     progress: what workers tell of training runs; of no weight in any decision.
     """
@@ -30,7 +30,6 @@ class Services(NamedTuple):
     read_rows: Callable[[str], list[ItemRow]]
     approval_days: int
     progress: ProgressFiles
-    rows_without: Callable[[str, str, str], bytes]
 
 
 class Context(NamedTuple):
@@ -44,12 +43,16 @@ class Context(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The answer and what happened. `remembered` replaces the answer in the journal where it holds a secret."""
+    """The answer and what happened. `remembered` replaces the answer in the journal where it holds a secret.
+
+    discard: blobs to delete once the events are committed, unless something needs them by then.
+    """
 
     answer: Any
     events: Sequence[AnyEvent] = ()
     status: int = 200
     remembered: Any = None
+    discard: Sequence[str] = ()
 
 
 Command = Callable[[Context], Outcome]

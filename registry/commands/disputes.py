@@ -49,11 +49,6 @@ def adjudicate(context: Context, dispute_id: str, upheld: bool, reason_sha256: s
     return Outcome(shown, [event, *following(context, found.stored, now)], remembered=kept)
 
 
-def require_own(context: Context, dispute_id: str) -> None:
-    """NotFound unless this person may decide the dispute, so that nothing is stored for one that they may not."""
-    _own(context, dispute_id)
-
-
 def _own(context: Context, dispute_id: str) -> _Open:
     found = next((one for one in _waiting(context) if one.id == dispute_id), None)
     if found is None:
@@ -65,7 +60,9 @@ def _shown(context: Context, one: _Open) -> Dispute:
     items = {item.item: item for item in context.view.campaign_items(one.campaign.id)}
     texts = texts_of(context, one.stored, items[one.item])
     if texts is None:
-        raise Conflict("the disputed output was erased; ask the release manager to reject or revoke the version")
+        raise Conflict(
+            "the text of the disputed output is gone; ask the release manager to reject or revoke the version"
+        )
     return Dispute(id=one.id, prompt=texts[0], output=texts[1], scores=one.scores)
 
 

@@ -3,7 +3,6 @@
 Nobody has a part who may look behind the review, nor whose ratings could not count whatever they rated.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -12,9 +11,10 @@ from registry.access import Principal
 from registry.commands.context import Context
 from registry.commands.reviewed import opening_of, reviewed, rows_of, rule_of
 from registry.errors import Conflict, NotFound
-from registry.records import ReviewerInfo, ReviewFacts, ReviewProgress, ReviewRule, Role, State
+from registry.records import ItemKind, RatingRow, ReviewerInfo, ReviewFacts, ReviewProgress, ReviewRule, Role, State
 from registry.review import campaign as plan
-from registry.review.counting import Facts, count, row_bar
+from registry.review.counting import INCOMPLETE, Counted, Facts, count, of_kind, row_bar
+from registry.review.sharing import Share, stand
 from registry.review.standing import LATE_REVIEWER, Doings, Opening, bars
 from registry.storage.views import StoredAssignment, StoredCampaign, StoredItem, StoredRating, StoredVersion
 
@@ -50,8 +50,7 @@ class Part(NamedTuple):
         """
         by_id = {one.id: one for one in self.own}
         rows = rows_of(self.stored_items, by_id, self.ratings, self.opening, {self.person: self.records})
-        barred = sum(row_bar(self.rule, row) is not None for row in rows)
-        return self.items.total + barred + self._count("skipped") - len(self.own)
+        return _wanting(self, self.own, rows)
 
     @property
     def progress(self) -> ReviewProgress:
@@ -65,9 +64,7 @@ class Part(NamedTuple):
 
     @property
     def _spares_left(self) -> int:
-        seen = {one.item for one in self.own}
-        pool = [*self.items.spares, *(self.items.core if self.items.shared_out else ())]
-        return sum(item not in seen for item in pool)
+        return _spares_left(self, self.own)
 
     def _count(self, state: str) -> int:
         return sum(one.state == state for one in self.own)
@@ -84,6 +81,18 @@ class Part(NamedTuple):
     def _with_state(self, assignment: StoredAssignment, state: str) -> "Part":
         own = [one._replace(state=state) if one.id == assignment.id else one for one in self.own]
         return self._replace(own=own)
+
+
+def _wanting(part: Part, own: Sequence[StoredAssignment], rows: Sequence[RatingRow]) -> int:
+    """See `Part.wanting`. own, rows: one person's."""
+    barred = sum(row_bar(part.rule, row) is not None for row in rows)
+    return part.items.total + barred + sum(one.state == "skipped" for one in own) - len(own)
+
+
+def _spares_left(part: Part, own: Sequence[StoredAssignment]) -> int:
+    seen = {one.item for one in own}
+    pool = [*part.items.spares, *(part.items.core if part.items.shared_out else ())]
+    return sum(item not in seen for item in pool)
 
 
 def parts(context: Context) -> Iterator[Part]:
@@ -110,19 +119,35 @@ def own_part(context: Context, id_: str, *, closed_too: bool = False) -> tuple[P
     return part, found
 
 
-def looks_behind(context: Context, campaign: StoredCampaign) -> bool:
-    """Whether this person may see, with a token of another role, what is kept from them while they rate.
+def looks_behind(context: Context, campaign: StoredCampaign, person: str | None = None) -> bool:
+    """Whether this person, or else whoever asks, may see with a token of another role what is kept from reviewers.
 
     Or might have since the campaign opened: what was read with a token is known after it was revoked.
     """
     opened = datetime.fromisoformat(campaign.opened_at)
     return any(
-        one.role in _BEHIND
+        _shows(Principal(one.id, one.person, one.role, one.scope), campaign)
         and datetime.fromisoformat(one.expires_at) > opened
         and (one.revoked_at is None or datetime.fromisoformat(one.revoked_at) > opened)
-        and Principal(one.id, one.person, one.role, one.scope).may_see(campaign.adapter)
-        for one in context.view.tokens_of(context.principal.person)
+        for one in context.view.tokens_of(person or context.principal.person)
     )
+
+
+def reviews_spoiled_by(context: Context, token: Principal) -> list[str]:
+    """The open reviews in which the person of a token to be made has items, and would be let rate no more for it."""
+    return [
+        f"{one.adapter}/{one.number}"
+        for one in context.view.campaigns_in_review()
+        if one.sealed_at is None
+        and _shows(token, one)
+        and context.view.assignments(one.id, token.person)
+        and not looks_behind(context, one, token.person)
+    ]
+
+
+def _shows(token: Principal, campaign: StoredCampaign) -> bool:
+    """Whether a token shows what is kept from whoever rates in the campaign."""
+    return token.role in _BEHIND and token.may_see(campaign.adapter)
 
 
 def next_item(context: Context, part: Part, shared: plan.Shared | None = None) -> str | None:
@@ -181,15 +206,17 @@ def shared_of(context: Context, part: Part) -> plan.Shared:
     for one in context.view.assignments(part.campaign.id):
         if one.person != part.person:
             by_person.setdefault(one.person, []).append(one)
-    through = {person for person, own in by_person.items() if _is_through(part, own)}
-    lost = _lost(context, part, through)
-    standing = [one for person, own in by_person.items() if person not in lost for one in own]
-    standing = [one for one in standing if _stands(one, context.time)]
-    short: list[str] = []
-    if len(through - lost) >= part.rule.reviewers:
-        rated = Counter(one.item for one in standing)
-        short = [item for item in part.items.core if rated[item] < (part.rule.ratings_per_output or 0)]
-    return plan.Shared(Counter(one.item for one in standing if one.person != part.person), short)
+    gone = _gone(context, part, by_person)
+    shares = {
+        person: Share(
+            met=frozenset(one.item for one in own),
+            given=frozenset(one.item for one in own if _stands(one, context.time)) - gone.void.get(person, set()),
+            through=_is_through(part, own),
+        )
+        for person, own in by_person.items()
+        if person not in gone.lost
+    }
+    return stand(part.person, shares, part.items, part.rule)
 
 
 def _is_through(part: Part, own: Sequence[StoredAssignment]) -> bool:
@@ -198,14 +225,57 @@ def _is_through(part: Part, own: Sequence[StoredAssignment]) -> bool:
 
 def _stands(one: StoredAssignment, now: datetime) -> bool:
     """Whether the output was rated, or is about to be."""
-    return one.state == "rated" or (one.state == "open" and now - datetime.fromisoformat(one.issued_at) < _RESERVED)
+    return one.state == "rated" or (one.state == "open" and not _is_long_ago(one.issued_at, now))
 
 
-def _lost(context: Context, part: Part, through: set[str]) -> set[str]:
-    """Who is through but for this person, and does not count: others have to rate what they rated."""
-    others = through - {part.person}
-    if not others:
-        return set()
+class _Gone(NamedTuple):
+    """What others have to rate again. lost: people of whom nothing will count; void: what others rated so that it does
+    not, by person."""
+
+    lost: set[str]
+    void: dict[str, set[str]]
+
+
+def _gone(context: Context, part: Part, by_person: dict[str, list[StoredAssignment]]) -> _Gone:
+    """Of everyone but this person who is through, or was not heard of for long."""
+    others = {person: own for person, own in by_person.items() if person != part.person}
+    silent = {person for person, own in others.items() if _is_silent(context, part, person, own)}
+    asked = silent | {person for person, own in others.items() if _is_through(part, own)}
+    if not asked:
+        return _Gone(set(), {})
     found = reviewed(context.view, part.stored)
     counted = count(Facts(part.rule, found.facts or ReviewFacts()), found.rows)
-    return others - set(counted.people)
+    rows = {person: [row for row in found.rows if row.person == person] for person in asked}
+    return _Gone(
+        lost={
+            person
+            for person in asked - set(counted.people)
+            if person in silent or _is_barred(counted, person) or not _owes(part, others[person], rows[person])
+        },
+        void={
+            person: {row.item for row in of_kind(own, ItemKind.CANDIDATE) if row_bar(part.rule, row) is not None}
+            for person, own in rows.items()
+        },
+    )
+
+
+def _is_silent(context: Context, part: Part, person: str, own: Sequence[StoredAssignment]) -> bool:
+    """Whether this person was shown nothing, and rated nothing, since what waits for them was given to others."""
+    moments = [one.issued_at for one in own]
+    if all(_is_long_ago(at, context.time) for at in moments):
+        moments = [one.rated_at for one in context.view.ratings(part.campaign.id, person)]
+    return all(_is_long_ago(at, context.time) for at in moments)
+
+
+def _is_long_ago(moment: str, now: datetime) -> bool:
+    return now - datetime.fromisoformat(moment) >= _RESERVED
+
+
+def _is_barred(counted: Counted, person: str) -> bool:
+    """Whether a person does not count for another reason than that something is still missing."""
+    return any(one.item is None and one.person == person and one.rule != INCOMPLETE for one in counted.excluded)
+
+
+def _owes(part: Part, own: Sequence[StoredAssignment], rows: Sequence[RatingRow]) -> bool:
+    """Whether something is still to be had from a person: an item before them, or one in place of another."""
+    return any(one.state == "open" for one in own) or (_wanting(part, own, rows) > 0 and _spares_left(part, own) > 0)

@@ -133,11 +133,6 @@ def assignment(context: Context, assignment_id: str) -> Assignment:
     return msgspec.structs.replace(shown, rating=_said(context, said[-1]) if said else None)
 
 
-def require_own(context: Context, assignment_id: str) -> None:
-    """NotFound unless the assignment is this person's, so that nothing is stored for one that is not."""
-    own_part(context, assignment_id, closed_too=True)
-
-
 def _said(context: Context, rating: StoredRating) -> Rating:
     return Rating(
         **{name: getattr(rating, name) for name in CRITERIA},
@@ -170,7 +165,7 @@ def _event(one: StoredAssignment) -> AssignmentIssued:
 def _shown(context: Context, part: Part, one: StoredAssignment) -> Assignment:
     texts = texts_of(context, part.stored, part.stored_items[one.item])
     if texts is None:
-        raise Conflict("the output to rate was erased; ask the release manager to close this campaign")
+        raise Conflict("the text of the output to rate is gone; ask the release manager to close this campaign")
     item, version = part.stored_items[one.item], part.stored
     salt = plan.item_salt(item.item, context.services.draw_secret, part.campaign.id)
     bound = [plan.item_hash(version.digest, version.evidence_digest or "", item.item, *texts, s) for s in (salt, "")]

@@ -6,9 +6,11 @@ from typing import NamedTuple
 import msgspec
 
 from registry.inspection.adapter import CONFIG, WEIGHTS
-from registry.names import canonical
+from registry.names import canonical, digest_of
 from registry.records import CRITERIA, Adjudication, ItemKind, RatingRow, ReviewerInfo, ReviewFacts, ReviewRule, State
 from registry.review import campaign as plan
+from registry.review.counting import Facts
+from registry.review.result import review_result
 from registry.review.standing import Doings, Opening, bars, lapsed
 from registry.storage.views import StoredAssignment, StoredCampaign, StoredItem, StoredRating, StoredVersion, View
 
@@ -61,7 +63,16 @@ def reviewed(
         reviewed_before=len(before),
         rejected_before=sum(one.state is State.REJECTED for one in before),
     )
+    if campaign.result is not None:
+        now = sealed_result(rule_of(view, campaign), facts, rows, rating_root(assignments.values(), ratings))
+        facts = msgspec.structs.replace(facts, differs=now != campaign.result)
     return Reviewed(rows, facts)
+
+
+def sealed_result(rule: ReviewRule, facts: ReviewFacts, rows: Sequence[RatingRow], root: str) -> str:
+    """The digest of what a campaign comes to at its seal, when no expert has ruled on anything yet."""
+    before = msgspec.structs.replace(facts, adjudications=[])
+    return digest_of(msgspec.to_builtins(review_result(Facts(rule, before), rows, root)))
 
 
 def rows_of(

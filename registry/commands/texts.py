@@ -1,4 +1,4 @@
-"""The texts that a review is about, and those that people write in it: wherever they lie, unless they were erased."""
+"""The texts that a review is about, and those that people write in it: wherever they lie."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,7 +12,7 @@ from registry.suites import GoldItem, read_suite
 
 
 def texts_of(context: Context, stored: StoredVersion, item: StoredItem) -> tuple[str, str] | None:
-    """Prompt and output of an item as it is shown; None where they were erased.
+    """Prompt and output of an item as it is shown; None where their blob is lost.
 
     Of every item both places are looked into: how long it takes must not tell which are gold.
     """

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from registry.access import PUBLISHER_PREFIX, SERVICE, Principal, new_secret, within
 from registry.commands.context import Context, Outcome
+from registry.commands.part import reviews_spoiled_by
 from registry.errors import Conflict, Forbidden, InvalidRequest, NotFound, Refusal
 from registry.events import AccessRefused, TokenCreated, TokenRevoked
 from registry.names import check_adapter_name, sha256_hex
@@ -18,7 +19,8 @@ _MOST_CI_DAYS = 90
 def create(context: Context, request: CreateToken) -> Outcome:
     """A new token; its secret is in this answer and nowhere else, so a repeated call returns the token without it.
 
-    Whoever is limited to a scope makes tokens inside it only.
+    Whoever is limited to a scope makes tokens inside it only. Nobody who rates in an open review is given one that
+    would end their part in it.
     """
     if request.scope is not None:
         check_adapter_name(request.scope)
@@ -33,6 +35,12 @@ def create(context: Context, request: CreateToken) -> Outcome:
             f"ask for scope {context.principal.scope!r} or an adapter in it"
         )
     person = one_spelling(context, request.person)
+    if spoiled := reviews_spoiled_by(context, Principal(None, person, request.role, request.scope)):
+        raise Conflict(
+            f"a token of role {request.role} shows what is kept from reviewers, and {person!r} rates in open reviews: "
+            f"{', '.join(spoiled)}; with it they could not go on there. Give it to somebody else, limit it to a scope "
+            "without those adapters, or wait until those reviews are sealed"
+        )
     id_, secret = new_secret(request.role)
     expires_at = (context.time + timedelta(days=request.expires_days)).isoformat(timespec="seconds")
     event = TokenCreated(

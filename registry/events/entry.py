@@ -25,7 +25,6 @@ from registry.events.review import (
     CampaignOpened,
     CampaignSealed,
     DisputeAdjudicated,
-    OutputErased,
     RatingRecorded,
     ReviewerVouched,
     ReviewerWithdrawn,
@@ -95,7 +94,6 @@ AnyEvent = (
     | CampaignSealed
     | DisputeAdjudicated
     | WordsErased
-    | OutputErased
     | AliasMoved
     | ApprovalProposed
     | VersionRejected

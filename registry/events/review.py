@@ -150,15 +150,3 @@ class WordsErased(Event, frozen=True, tag="words.erased"):
     texts: list[Sha256]
     reason: str
     person: str | None = None
-
-
-class OutputErased(Event, frozen=True, tag="output.erased"):
-    """Prompt and outputs of one item are gone from the per-item rows `rows`; the blob `kept` has all the rest."""
-
-    adapter: str
-    number: int
-    suite: str
-    item: str
-    rows: Sha256
-    kept: Sha256
-    reason: str

@@ -30,6 +30,12 @@ from registry.review.counting import Counted, Facts, count, is_complete
 from registry.review.means import clustered_mean, grouped, outputs_to_decide
 from registry.review.result import consistency, criteria, hallucination_rate
 
+OTHER_RULES = (
+    "the rules of this tunegate come to another result on the ratings than the one that the campaign was sealed with, "
+    "whose digest the journal holds, so nothing is decided on them: judge the version with the tunegate that sealed "
+    "it, or push it with a changed README.md, as a new version with a review of its own"
+)
+SHORT = "people who join before a seal rate what lacks ratings, and a suite with more items leaves more to spare"
 AGAIN = "a policy with more outputs or reviewers, and a new version under it, open a new campaign"
 
 
@@ -79,6 +85,8 @@ def _rated(case: Case, found: OutputsEvidence | None) -> Check:
     if not case.review.sealed:
         return check.to(Status.PENDING, _how_far(rule, finished), **seen)
     seen |= {"reviewers": len(counted.people), "ratings": len(counted.candidates), "vetoes": len(counted.disputed)}
+    if case.review.differs:
+        return check.to(Status.INVALID, OTHER_RULES, **seen)
     if not is_complete(rule, counted):
         reason = _too_little(rule, counted)
         return check._replace(details=list(_left_out(counted))).to(Status.INCONCLUSIVE, f"{reason}; {AGAIN}", **seen)
@@ -114,7 +122,8 @@ def _too_little(rule: ReviewRule, counted: Counted) -> str:
         return f"sealed with the ratings of {len(counted.people)} reviewers that count, {rule.reviewers} needed"
     needed = f"the {rule.ratings_per_output} ratings that each needs to count"
     lacking = f"; short of them: {_some([f'{item} ({n})' for item, n in counted.short.items()])}"
-    return f"sealed when {counted.whole} of {drawn(rule)} outputs had {needed}{lacking if counted.short else ''}"
+    said = f"sealed when {counted.whole} of {drawn(rule)} outputs had {needed}"
+    return f"{said}{lacking if counted.short else ''}; {SHORT}"
 
 
 # -- a sealed campaign --------------------------------------------------------------------------------------------

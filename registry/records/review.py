@@ -160,7 +160,8 @@ class ReviewFacts(Record):
     high score passes. barred: whose ratings cannot
     count whatever they rate, with the names of the rules (see `registry.review.standing`). finished, rated: how many
     people and ratings there are where the ratings themselves are not told, as before the seal to who is not the gate.
-    earlier: rejected versions of the same weights. reviewed_before, rejected_before: as in a Campaign.
+    earlier: rejected versions of the same weights. reviewed_before, rejected_before: as in a Campaign. differs: whether
+    the rules of today come to another result on the ratings than the one that the campaign was sealed with.
     """
 
     sealed: bool = False
@@ -173,6 +174,7 @@ class ReviewFacts(Record):
     earlier: list[str] = []
     reviewed_before: Count = 0
     rejected_before: Count = 0
+    differs: bool = False
 
 
 class Adjudicate(Request):
@@ -201,12 +203,14 @@ class AssignmentInfo(Record):
 
 
 class ReviewerProgress(Record):
-    """How far one person is; no scores."""
+    """How far one person is; no scores. looks_behind: they can rate no more, for they hold, or held while the review
+    was open, a token that shows what is kept from reviewers."""
 
     person: str
     rated: Count
     skipped: Count
     total: Count
+    looks_behind: bool = False
 
 
 class Campaign(Record):
@@ -312,7 +316,7 @@ class Skipped(Record):
 
 
 class ReviewedItem(Record):
-    """One item of a sealed campaign as a manager sees it. prompt and output are None where they were erased.
+    """One item of a sealed campaign as a manager sees it. prompt and output are None where their blob is lost.
 
     subject: whose answer it is: the candidate's, the base's, another version's (its ref), or a gold item's own.
     ruling: what an uninvolved expert said of it, where it was rated unsafe, and ruling_reason, why.
@@ -347,15 +351,12 @@ class EraseWords(Request):
     sha256: Sha256 | None = None
 
 
-class EraseOutput(Request):
-    """Erases prompt and outputs of one item of a version's per-item results. item: `suite/item`, as in its campaign."""
-
-    item: Annotated[str, Meta(min_length=3, max_length=500)]
-    reason: Annotated[str, Meta(min_length=1, max_length=4000)]
-
-
 class Erased(Record):
-    """texts: how many were erased. blobs: those that nothing needs any more, and that are deleted."""
+    """texts: how many were erased. blobs: those that nothing needs any more, and that are deleted.
+
+    in_journal: how many reasons of the person older entries of the journal say in full; nothing erases those.
+    """
 
     texts: Count
     blobs: list[Sha256]
+    in_journal: Count = 0

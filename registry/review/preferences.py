@@ -64,7 +64,7 @@ def preferences(items: Iterable[ReviewedItem], margin: float = MARGIN) -> Prefer
 
 def _compare(candidate: ReviewedItem, control: ReviewedItem, margin: float) -> Preference | str:
     if candidate.prompt is None or candidate.output is None or control.output is None:
-        return "the texts were erased"
+        return "the texts are gone"
     if candidate.output.strip() == control.output.strip():
         return "both answers are the same"
     people = {one.person for one in _counted(candidate)} & {one.person for one in _counted(control)}

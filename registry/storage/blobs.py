@@ -10,6 +10,7 @@ A blob that rotted is not there any more; sending its bytes again heals it.
 import contextlib
 import errno
 import hashlib
+import math
 import os
 import stat
 import threading
@@ -22,7 +23,7 @@ from registry.errors import BlobDamaged, Conflict, NotFound, RangeRefused, Stora
 from registry.names import check_hex, project_of, sha256_hex
 from registry.settings import Limits
 from registry.storage.files import guarded, sync_directory
-from registry.storage.uploads import Upload, drop_stale_parts
+from registry.storage.uploads import Upload, drop_parts
 
 T = TypeVar("T")
 CHUNK_BYTES = 1024 * 1024
@@ -283,11 +284,21 @@ class LocalBlobs:
 
     def drop_stale_parts(self, now: float) -> int:
         """Delete what was uploaded in part and not continued for the time that the limits give; how many parts."""
-        return drop_stale_parts(self._parts, before=now - self.limits.part_seconds)
+        return drop_parts(self._parts.iterdir(), before=now - self.limits.part_seconds)
 
     def discard(self, sha256: str) -> None:
-        """Delete a blob that nothing names. Only for whoever holds the journal, so that nothing can name it now."""
-        self.path(sha256).unlink(missing_ok=True)
+        """Delete a blob that nothing names, with its damaged and partial copies; an upload that goes on is left alone.
+
+        Only for whoever holds the journal, so that nothing can name it now: beside a service, for its writer's thread.
+        """
+        path, damaged = self.path(sha256), self._quarantine / sha256
+        with guarded("the blob could not be deleted"):
+            # In this order, which is the way that a copy takes when it is found damaged.
+            for one in (path, damaged.with_name(sha256 + _UNREPORTED), damaged):
+                if _is_file(one):
+                    one.unlink(missing_ok=True)
+                    sync_directory(one.parent)
+        drop_parts(self._parts.glob(f"{sha256}*"), before=math.inf)
 
     def discard_healed(self) -> int:
         """Delete quarantined bytes of blobs that are whole again; how many."""

@@ -20,7 +20,7 @@ from registry.storage.blobs import LocalBlobs
 from registry.storage.files import guarded, write_durably
 from registry.storage.fold import Target, fold_entry
 from registry.storage.journal import Journal
-from registry.storage.rows import ITEM_TYPES, quoted, read_rows, source_of, write_without
+from registry.storage.rows import ITEM_TYPES, quoted, read_rows, source_of
 from registry.storage.views import View
 from registry.storage.writer import GlanceView, WriterView
 
@@ -149,16 +149,6 @@ class Catalog:
         """
         with self._staged(sha256) as path:
             return read_rows(path)
-
-    def rows_without(self, sha256: str, suite: str, item: str) -> bytes:
-        """A Parquet blob's per-item rows without the texts of one item, as a new file's bytes."""
-        with self._staged(sha256) as path:
-            target = path.with_suffix(".kept")
-            try:
-                write_without(path, target, suite, item)
-                return target.read_bytes()
-            finally:
-                target.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _staged(self, sha256: str) -> Iterator[Path]:

@@ -9,7 +9,7 @@ import duckdb
 
 from registry.errors import EvidenceRefused
 from registry.records import ItemRow
-from registry.storage.views import ERASED, ITEM_COLUMNS, item_row
+from registry.storage.views import ITEM_COLUMNS, item_row
 
 _log = logging.getLogger("tunegate")
 
@@ -86,27 +86,6 @@ def read_rows(path: Path) -> list[ItemRow]:
             db.execute(f"SET allowed_paths = [{quoted(str(path.resolve()))}]")
             db.execute("SET enable_external_access = false")
             return rows_of(db, source_of(db, path))
-    except duckdb.FatalException as error:
-        raise _refused(error) from None
-
-
-def write_without(path: Path, target: Path, suite: str, item: str) -> None:
-    """The rows of a file without the texts of one item, in the same order; what was measured of it stays.
-
-    By a connection as in `read_rows`, that may read the one file and write the other. EvidenceRefused as `source_of`.
-    """
-    allowed = ", ".join(quoted(str(one.resolve())) for one in (path, target))
-    is_item = f"suite = {quoted(suite)} AND item = {quoted(item)}"
-    gone = ", ".join(
-        f"CASE WHEN {is_item} AND {text} IS NOT NULL THEN {quoted(ERASED)} ELSE {text} END AS {text}"
-        for text in ("prompt", "output")
-    )
-    try:
-        with duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}) as db:
-            db.execute(f"SET allowed_paths = [{allowed}]")
-            db.execute("SET enable_external_access = false")
-            chosen = f"SELECT * REPLACE ({gone}) FROM {source_of(db, path)}"
-            db.execute(f"COPY ({chosen}) TO {quoted(str(target.resolve()))} (FORMAT parquet, COMPRESSION zstd)")
     except duckdb.FatalException as error:
         raise _refused(error) from None
 

@@ -232,6 +232,7 @@ CREATE TABLE campaigns (
     opened_by TEXT NOT NULL,
     opened_at TEXT NOT NULL,
     sealed_at TEXT,
+    result TEXT,
     seq BIGINT NOT NULL,
     UNIQUE (adapter, number, policy)
 );
@@ -297,12 +298,6 @@ CREATE TABLE words (
     sha256 TEXT NOT NULL,
     erased BOOLEAN NOT NULL,
     PRIMARY KEY (about, seq)
-);
-
--- Per-item rows out of which texts were erased, and what holds the rest.
-CREATE TABLE erased_rows (
-    rows TEXT PRIMARY KEY,
-    kept TEXT NOT NULL
 );
 
 -- What uninvolved experts said of items that were rated unsafe.

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from registry.errors import Conflict, DigestMismatch, TooLarge
@@ -165,10 +165,10 @@ class Upload:
             raise
 
 
-def drop_stale_parts(folder: Path, *, before: float) -> int:
+def drop_parts(paths: Iterable[Path], *, before: float) -> int:
     """Delete parts that were last written before a time (seconds since the epoch), unless one is being written."""
     dropped = 0
-    for path in folder.iterdir():
+    for path in paths:
         with contextlib.suppress(OSError, Conflict):
             fd = _lock_part(path, path.name[:64], create=False)
             try:

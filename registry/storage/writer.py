@@ -11,7 +11,6 @@ import duckdb
 
 from registry.records import Role
 from registry.storage.views import (
-    ERASED,
     Database,
     Receipt,
     StoredAdapter,
@@ -121,9 +120,8 @@ class WriterView(View):
         self, adapter: str, number: int, suite: str, item: str, subject: str = "candidate"
     ) -> tuple[str, str] | None:
         row = self.rows.find("items", adapter, number, suite, item, subject)
-        if row is None or row["prompt"] is None or row["output"] in (None, ERASED):
-            return None
-        return row["prompt"], row["output"]
+        whole = row is not None and row["prompt"] is not None and row["output"] is not None
+        return (row["prompt"], row["output"]) if row is not None and whole else None
 
     def assignment(self, id_: str) -> StoredAssignment | None:
         row = self.rows.find("assignments", id_)

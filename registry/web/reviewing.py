@@ -6,7 +6,7 @@ again. static/review.js adds keys and drafts to the same forms.
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,9 +18,9 @@ from litestar.response import Redirect
 from registry.access import Principal
 from registry.api.door import OPEN, AnyRequest
 from registry.api.problems import TABLE
-from registry.api.words import store_words
+from registry.api.words import run_with_words
 from registry.commands import disputes, review
-from registry.commands.context import Context, Outcome
+from registry.commands.context import Command, Context, Outcome
 from registry.errors import Conflict, InvalidRequest
 from registry.records import CRITERIA, Adjudicate, Assignment, Channel, Rating, ReviewProgress, Role, Skip
 from registry.registry import Repeat, request_digest
@@ -73,11 +73,15 @@ class ReviewPages(Controller):
             form, principal = await own_form(request), await signed_in(request, Role.REVIEWER)
             try:
                 rating = _rating(form)
-                own, comment = partial(review.require_own, assignment_id=assignment), None
+
+                def command(comment: str | None) -> Command:
+                    return partial(_rate, form=form, id_=assignment, rating=rating, comment=comment)
+
+                repeat = _repeat(request, form, rating)
                 if rating.comment:
-                    comment = await store_words(request, principal, own, rating.comment)
-                command = partial(_rate, form=form, id_=assignment, rating=rating, comment=comment)
-                answer = await perform(request, principal, command, _repeat(request, form, rating))
+                    answer = await _say(request, principal, rating.comment, command, repeat)
+                else:
+                    answer = await perform(request, principal, command(None), repeat)
             except (Conflict, InvalidRequest) as error:
                 return await _again(request, principal, assignment, form, error)
             return Redirect(_next_page(answer), status_code=303)
@@ -90,10 +94,11 @@ class ReviewPages(Controller):
             form, principal = await own_form(request), await signed_in(request, Role.REVIEWER)
             try:
                 skip = _fitting({"reason": form.get("reason", "").strip()}, Skip, "say why you skip it")
-                own = partial(review.require_own, assignment_id=assignment)
-                reason = await store_words(request, principal, own, skip.reason)
-                command = partial(review.skip, assignment_id=assignment, reason_sha256=reason)
-                answer = await perform(request, principal, command, _repeat(request, form, skip))
+
+                def command(reason: str) -> Command:
+                    return partial(review.skip, assignment_id=assignment, reason_sha256=reason)
+
+                answer = await _say(request, principal, skip.reason, command, _repeat(request, form, skip))
             except (Conflict, InvalidRequest) as error:
                 return await _again(request, principal, assignment, {}, error)
             return Redirect(_next_page(answer), status_code=303)
@@ -114,10 +119,11 @@ class ReviewPages(Controller):
             try:
                 fields = {"upheld": form.get("upheld"), "reason": _lines(form.get("reason", ""))}
                 opinion = _fitting(fields, Adjudicate, "say whether it is unsafe, and why")
-                own = partial(disputes.require_own, dispute_id=dispute)
-                reason = await store_words(request, principal, own, opinion.reason)
-                command = partial(disputes.adjudicate, dispute_id=dispute, upheld=opinion.upheld, reason_sha256=reason)
-                await perform(request, principal, command, _repeat(request, form, opinion))
+
+                def command(reason: str) -> Command:
+                    return partial(disputes.adjudicate, dispute_id=dispute, upheld=opinion.upheld, reason_sha256=reason)
+
+                await _say(request, principal, opinion.reason, command, _repeat(request, form, opinion))
             except (Conflict, InvalidRequest) as error:
                 return await _disputes(request, principal, error)
             return Redirect("/review/disputes", status_code=303)
@@ -127,6 +133,17 @@ class ReviewPages(Controller):
     @get("/static/review.js", opt=OPEN)
     async def script(self) -> Response[bytes]:
         return Response((HERE / "static" / "review.js").read_bytes(), media_type="text/javascript")
+
+
+async def _say(
+    request: AnyRequest, principal: Principal, text: str, command: Callable[[str], Command], repeat: Repeat | None
+) -> Any:
+    """Perform a command that names what a person wrote."""
+
+    def execute(one: Command) -> Awaitable[Any]:
+        return perform(request, principal, one, repeat)
+
+    return await run_with_words(request, principal, text, command, execute)
 
 
 def _rate(context: Context, *, form: Mapping[str, str], id_: str, rating: Rating, comment: str | None) -> Outcome:

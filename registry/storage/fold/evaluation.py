@@ -65,8 +65,6 @@ def _(event: EvidenceRecorded, to: Target) -> None:
         "INSERT INTO version_blobs VALUES (?, ?, ?, 'items') ON CONFLICT DO NOTHING",
         [event.adapter, event.number, event.evidence.rows],
     )
-    # Rows out of which a text was erased, and that were measured again just so, are whole again.
-    to.db.execute("DELETE FROM erased_rows WHERE rows = ?", [event.evidence.rows])
     to.db.execute("DELETE FROM items WHERE adapter = ? AND number = ?", [event.adapter, event.number])
     to.load_items(event.evidence.rows, event.adapter, event.number)
 

@@ -6,14 +6,12 @@ from registry.events import (
     CampaignOpened,
     CampaignSealed,
     DisputeAdjudicated,
-    OutputErased,
     RatingRecorded,
     ReviewerVouched,
     ReviewerWithdrawn,
     WordsErased,
 )
 from registry.storage.fold.target import Target, as_json, fold
-from registry.storage.views.review import Reviews
 
 
 @fold.register
@@ -54,6 +52,7 @@ def _(event: CampaignOpened, to: Target) -> None:
         opened_by=to.entry.actor.person,
         opened_at=to.entry.at,
         sealed_at=None,
+        result=None,
         seq=to.entry.seq,
     )
     for position, one in enumerate(event.items):
@@ -131,7 +130,7 @@ def _(event: RatingRecorded, to: Target) -> None:
 
 @fold.register
 def _(event: CampaignSealed, to: Target) -> None:
-    to.db.update("campaigns", event.id, sealed_at=to.entry.at)
+    to.db.update("campaigns", event.id, sealed_at=to.entry.at, result=event.result)
 
 
 @fold.register
@@ -155,24 +154,6 @@ def _(event: WordsErased, to: Target) -> None:
         "UPDATE words SET erased = true WHERE list_contains(?, about) AND list_contains(?, sha256)",
         [event.about, event.texts],
     )
-
-
-@fold.register
-def _(event: OutputErased, to: Target) -> None:
-    holders = to.db.execute(
-        "SELECT adapter, number FROM version_blobs WHERE sha256 = ? AND purpose = 'items' ORDER BY ALL", [event.rows]
-    ).fetchall()
-    # A version that was measured twice holds the rows of both times, and shows the last.
-    shown = [one for one in holders if Reviews(to.db).rows_now(*one) == event.rows]
-    to.db.execute("INSERT INTO erased_rows VALUES (?, ?)", [event.rows, event.kept])
-    for adapter, number in holders:
-        to.db.execute(
-            "INSERT INTO version_blobs VALUES (?, ?, ?, 'items') ON CONFLICT DO NOTHING", [adapter, number, event.kept]
-        )
-    to.db.execute("DELETE FROM version_blobs WHERE sha256 = ? AND purpose = 'items'", [event.rows])
-    for adapter, number in shown:
-        to.db.execute("DELETE FROM items WHERE adapter = ? AND number = ?", [adapter, number])
-        to.load_items(event.kept, adapter, number)
 
 
 def _write(to: Target, kind: str, about: str, campaign: str, sha256: str) -> None:

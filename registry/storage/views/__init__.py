@@ -6,7 +6,7 @@ A file a subject: the values that are stored of it, and the questions about it. 
 from registry.storage.views.access import Access, StoredKey, StoredPublisher, StoredToken
 from registry.storage.views.adapters import StoredAdapter, StoredAlias, StoredProposal, read_tensors, stored_adapter
 from registry.storage.views.bookkeeping import Applied, Bookkeeping, Receipt, StoredWebhook
-from registry.storage.views.jobs import ERASED, ITEM_COLUMNS, Jobs, StoredJob, item_row
+from registry.storage.views.jobs import ITEM_COLUMNS, Jobs, StoredJob, item_row
 from registry.storage.views.reader import Database, Result
 from registry.storage.views.review import (
     Reviews,
@@ -22,7 +22,6 @@ from registry.storage.views.trainings import StoredTraining, TrainingFact, Train
 from registry.storage.views.versions import Holder, StoredVersion, Versions, stored_version
 
 __all__ = [
-    "ERASED",
     "ITEM_COLUMNS",
     "Applied",
     "Database",

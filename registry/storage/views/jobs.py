@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 from registry.records import ItemRow
 from registry.storage.views.reader import Reader
 
-# Stands in per-item rows where a text was.
-ERASED = "[erased]"
 ITEM_COLUMNS = ItemRow.__struct_fields__
 
 
@@ -57,15 +55,6 @@ class Jobs(Reader):
         )
         return [item_row(row) for row in rows]
 
-    def told(self, adapter: str, number: int, suite: str, item: str) -> list[ItemRow]:
-        """What is known of one item of a suite, named without its digest, where there is a text of it."""
-        rows = self._all(
-            f"SELECT {', '.join(ITEM_COLUMNS)} FROM items WHERE adapter = ? AND number = ? AND item = ? "
-            "AND split_part(suite, '@', 1) = ? AND (prompt IS NOT NULL OR output IS NOT NULL) ORDER BY suite, subject",
-            *(adapter, number, item, suite),
-        )
-        return [item_row(row) for row in rows]
-
     def shown(
         self, adapter: str, number: int, suite: str, item: str, subject: str = "candidate"
     ) -> tuple[str, str] | None:
@@ -79,14 +68,14 @@ class Jobs(Reader):
             item,
             subject,
         )
-        return (row[0], row[1]) if row and row[1] != ERASED else None
+        return (row[0], row[1]) if row else None
 
     def outputs(self, adapter: str, number: int, suite: str, subject: str) -> dict[str, tuple[str, str]]:
         """Prompt and output of each item of a suite that has both."""
         rows = self._all(
             "SELECT item, prompt, output FROM items WHERE adapter = ? AND number = ? AND suite = ? AND subject = ? "
-            "AND prompt IS NOT NULL AND output <> ? ORDER BY item",
-            *(adapter, number, suite, subject, ERASED),
+            "AND prompt IS NOT NULL AND output IS NOT NULL ORDER BY item",
+            *(adapter, number, suite, subject),
         )
         return {item: (prompt, output) for item, prompt, output in rows}
 

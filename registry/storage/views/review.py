@@ -7,7 +7,8 @@ from registry.storage.views.reader import Reader, read_json
 
 
 class StoredCampaign(NamedTuple):
-    """`opened_by`: whoever's command opened it, which the evidence of a passed evaluation does."""
+    """`opened_by`: whoever's command opened it, which the evidence of a passed evaluation does. result: the digest of
+    what it came to, as its seal says."""
 
     id: str
     adapter: str
@@ -19,6 +20,7 @@ class StoredCampaign(NamedTuple):
     opened_by: str
     opened_at: str
     sealed_at: str | None
+    result: str | None
 
 
 class StoredItem(NamedTuple):
@@ -199,35 +201,18 @@ class Reviews(Reader):
         """All that a person wrote, or all that has these bytes, in whatever campaign."""
         return self._words("WHERE (person = ? OR sha256 = ?)", person, sha256)
 
+    def told_in_full(self, person: str | None) -> list[str]:
+        """The campaigns of a person's reasons that older entries say in full, one for each reason."""
+        rows = self._all(
+            "SELECT campaign FROM assignments WHERE person = ? AND skip_reason <> '' "
+            "UNION ALL SELECT campaign FROM adjudications WHERE person = ? AND reason <> ''",
+            *(person, person),
+        )
+        return [row[0] for row in rows]
+
     def _words(self, clause: str, *values: Any) -> list[StoredWords]:
         columns = ", ".join(StoredWords._fields)
         return [StoredWords(*row) for row in self._all(f"SELECT {columns} FROM words {clause} ORDER BY seq", *values)]
-
-    def rows_now(self, adapter: str, number: int) -> str | None:
-        """The blob of a version's per-item rows, without what was erased; None before it was measured."""
-        row = self._one("SELECT evidence->>'$.rows' FROM versions WHERE adapter = ? AND number = ?", adapter, number)
-        rows: str | None = row[0] if row else None
-        while rows is not None and (erased := self._one("SELECT kept FROM erased_rows WHERE rows = ?", rows)):
-            rows = erased[0]
-        return rows
-
-    def rows_before(self, rows: str) -> list[str]:
-        """The blobs that this one came of by erasing."""
-        found: list[str] = []
-        while before := self._one("SELECT rows FROM erased_rows WHERE kept = ?", found[-1] if found else rows):
-            found.append(before[0])
-        return found
-
-    def rated_from(self, rows: str, suite: str, source: str) -> str | None:
-        """A version in whose review an item out of these per-item rows waits for ratings or a ruling; None if none."""
-        found = self._one(
-            "SELECT c.adapter || '/' || c.number FROM campaigns c JOIN campaign_items i ON i.campaign = c.id "
-            "JOIN versions v ON v.adapter = c.adapter AND v.number = c.number "
-            "JOIN version_blobs b ON b.adapter = c.adapter AND b.number = i.number AND b.purpose = 'items' "
-            "WHERE b.sha256 = ? AND v.state = ? AND i.suite = ? AND i.source = ? AND i.subject <> 'gold' LIMIT 1",
-            *(rows, State.IN_REVIEW, suite, source),
-        )
-        return found[0] if found else None
 
 
 def stored_item(row: tuple[Any, ...]) -> StoredItem:

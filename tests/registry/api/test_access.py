@@ -59,7 +59,6 @@ TABLE: dict[tuple[str, str], Row] = {
     # What people said, once nobody can be led by it any more.
     ("GET", VERSION + "/campaign/result"): who(ADMIN, MANAGER, AUDITOR),
     ("GET", VERSION + "/campaign/items"): who(ADMIN, MANAGER, AUDITOR),
-    ("POST", VERSION + "/erasures"): who(ADMIN, body={"item": "support-desk/pilot/i1", "reason": "asked to"}),
     ("POST", VERSION + "/promote"): who(MANAGER),
     ("POST", VERSION + "/reject"): who(MANAGER, body={"reason": "rude"}),
     ("POST", VERSION + "/revoke"): who(ADMIN, MANAGER, body={"reason": "leaks"}),

@@ -1,9 +1,9 @@
-"""Erased texts are gone from everything that is stored and shown; scores, seals and the journal stay what they were."""
+"""Erased words are gone from everything that is stored and shown; scores, seals and the journal stay what they were."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 import reviewing_under_test as campaign
@@ -16,11 +16,13 @@ from registry.audit.log import audit
 from registry.cli import cli
 from registry.cli.pulling import load_keys
 from registry.client import Client, Refused
+from registry.commands.context import Outcome
 from registry.errors import InvalidRequest
-from registry.events import AnyEvent, CampaignOpened, OutputErased, WordsErased
+from registry.events import TokenCreated, WordsErased
 from registry.names import sha256_hex
 from registry.operations.scrub import scrub
-from registry.records import Adjudicate, EraseOutput, EraseWords, ReviewedItem, Role
+from registry.records import CRITERIA, Adjudicate, EraseWords, ReviewedItem, Role
+from registry.registry import SYSTEM
 from registry.settings import Home, Limits
 from registry.storage.catalog import rebuild_catalog
 from registry.storage.journal import read_chain
@@ -78,10 +80,6 @@ def stored(site: Site, text: str) -> bool:
     return any(text.encode() in data for data in found)
 
 
-def events(site: Site) -> list[AnyEvent]:
-    return [one for line in site.registry.journal.read() for one in line.entry.events]
-
-
 def tunegate(site: Site, *arguments: str) -> Result:
     found = {"TUNEGATE_URL": site.url, "TUNEGATE_TOKEN": site.tokens["admin"]}
     return CliRunner().invoke(cli, arguments, env=found)
@@ -89,6 +87,12 @@ def tunegate(site: Site, *arguments: str) -> Result:
 
 def seal(site: Site) -> bytes:
     return msgspec.json.encode(site.client("auditor").review_result("support-bot/1"))
+
+
+def page(site: Site) -> str:
+    """What an auditor sees of the campaign."""
+    cookies = {"tunegate_token": site.tokens["auditor"]}
+    return site.http("GET", "/adapters/support-bot/1/campaign", who=None, cookies=cookies).text
 
 
 def test_only_those_who_may_see_a_review_find_anything_to_erase(site: Site) -> None:
@@ -112,6 +116,11 @@ def test_reasons_are_blobs_too_and_shown_to_who_reads_the_result(site: Site) -> 
 
 def test_what_a_person_wrote_is_gone_from_every_file_and_told_as_erased(site: Site) -> None:
     before, report = seal(site), site.client("admin").gate("support-bot/1")
+    spoiled = site.registry.blobs
+    spoiled.quarantine(sha256_hex(WHY.encode()))
+    part = spoiled.upload(sha256_hex(SAID.encode()), total=len(SAID), offset=0, owner="team")
+    part.write(SAID[:-1].encode())
+    part.pause()
     assert stored(site, SAID) and stored(site, WHY)
     request = EraseWords(person="reviewer person", reason="they left and asked for it")
     erased = site.client("admin").erase_words(request)
@@ -127,10 +136,7 @@ def test_what_a_person_wrote_is_gone_from_every_file_and_told_as_erased(site: Si
         one for line in site.registry.journal.read() for one in line.entry.events if isinstance(one, WordsErased)
     )
     assert told.reason == request.reason and told.person == "reviewer person" and len(told.texts) == 4
-    page = site.http(
-        "GET", "/adapters/support-bot/1/campaign", who=None, cookies={"tunegate_token": site.tokens["auditor"]}
-    )
-    assert "erased" in page.text and SAID not in page.text
+    assert SAID not in page(site)
 
 
 def test_asked_again_nothing_is_written_and_what_came_back_is_not_hers(site: Site) -> None:
@@ -152,36 +158,13 @@ def test_words_are_erased_by_their_digest_whoever_wrote_them(site: Site) -> None
         assert isinstance(refused.exception, InvalidRequest) and "either --person or --sha256" in str(refused.exception)
     ruled = [one.ruling_reason for one in items(site).values() if one.ruling_reason]
     assert [(one.text, one.erased) for one in ruled] == [(None, True)]
-
-
-def test_an_output_is_gone_from_the_results_and_its_scores_stay(site: Site, tmp_path: Path) -> None:
-    client, before = site.client("admin"), seal(site)
-    (item, *_) = (name for name, one in items(site).items() if one.output and one.output.startswith("hello"))
-    number = item.rpartition("/i")[2].lstrip("0") or "0"
-    rows = site.registry.view().rows_now("support-bot", 1)
-    assert rows is not None and site.registry.blobs.has(rows)
-    erased = client.erase_output("support-bot/1", EraseOutput(item=item, reason="Jo asked for it"))
-    assert erased.blobs == [rows] and not site.registry.blobs.has(rows)
-    shown = items(site)[item]
-    assert (shown.prompt, shown.output) == (None, None) and len(shown.ratings) >= 2 and seal(site) == before
-    kept = site.registry.view().rows_now("support-bot", 1)
-    assert kept is not None and kept != rows
-    texts = {one.prompt for one in site.registry.services.read_rows(kept)} - {None}
-    assert f"my name is Jo {number}" not in texts and "[erased]" in texts and len(texts) > 50
-    # Others of the same results are there, the catalog's own rows are those of the blob, and again is not an error.
-    assert sum(one.output is not None for one in items(site).values()) == len(items(site)) - len(
-        [one for one in items(site).values() if one.item.startswith(item)]
-    )
-    again = tunegate(site, "--json", "erase", "output", "support-bot/1", item, "--reason", "again")
-    assert json.loads(again.stdout) == {"texts": 0, "blobs": [rows]}
-    with pytest.raises(Refused, match="has no text"):
-        client.erase_output("support-bot/1", EraseOutput(item="support-desk/pilot/i9999", reason="x"))
+    assert "the reason was erased" in page(site)
 
 
 def test_journal_rebuild_and_scrub_agree_with_what_is_left(site: Site, tmp_path: Path) -> None:
     assert not audit(read_chain(site.home.journal), load_keys(site.home.public_keys, None), None).problems
     found = scrub(site.home, Limits(), bytes_per_second=1e12)
-    assert found.missing == [] == found.damaged
+    assert found.missing == [] == found.damaged and found.clean
     again = rebuild_catalog(
         tmp_path / "catalog.duckdb", tmp_path / "staging", site.registry.blobs, site.registry.journal
     )
@@ -191,16 +174,117 @@ def test_journal_rebuild_and_scrub_agree_with_what_is_left(site: Site, tmp_path:
         again.close()
 
 
-def test_what_people_judge_at_this_moment_is_not_taken_from_under_them(site: Site, tmp_path: Path) -> None:
-    review = campaign.open_review(site, tmp_path, campaign.quick())
-    with Client(site.url, review.token()) as client:
-        assert client.next_assignment() is not None
-    drawn = [one for one in events(site) if isinstance(one, CampaignOpened)][-1]
-    item = next(one.item for one in drawn.items if one.kind == "candidate")
-    with pytest.raises(Refused, match="end it first") as refused:
-        site.client("admin").erase_output(review.ref, EraseOutput(item=item, reason="asked to"))
-    assert refused.value.status == 409
-    site.client("release-manager").seal(review.ref, "it is over")
-    site.client("admin").erase_output(review.ref, EraseOutput(item=item, reason="asked to"))
-    told = [one for one in events(site) if isinstance(one, OutputErased)]
-    assert told[-1].item == item.rpartition("/")[2]
+# -- what is refused or repeated stores nothing ------------------------------------------------------------------------
+
+
+def rated(site: Site, item: str, comment: str, key: str, token: str) -> httpx.Response:
+    said = {**dict.fromkeys(CRITERIA, 5), "hallucination": False, "comment": comment}
+    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
+    return site.http("POST", f"/v1/review/assignments/{item}/rating", who=None, json=said, headers=headers)
+
+
+def skipped(site: Site, item: str, reason: str, key: str, token: str) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
+    path = f"/v1/review/assignments/{item}/skip"
+    return site.http("POST", path, who=None, json={"reason": reason}, headers=headers)
+
+
+@pytest.fixture
+def open_review(site: Site, tmp_path: Path) -> campaign.Review:
+    return campaign.open_review(site, tmp_path, campaign.quick())
+
+
+def test_an_answered_request_sent_again_does_not_bring_back_what_was_erased(
+    site: Site, open_review: campaign.Review
+) -> None:
+    token = open_review.token("vera")
+    with Client(site.url, token) as client:
+        first = client.next_assignment()
+        assert first is not None
+        told = rated(site, first.id, "my aunt Vera said so", "rate", token)
+        second = client.next_assignment()
+        assert second is not None
+    left = skipped(site, second.id, "about my aunt Vera", "skip", token)
+    assert (told.status_code, left.status_code) == (200, 200) and stored(site, "aunt Vera")
+    site.client("admin").erase_words(EraseWords(person="vera", reason="asked to"))
+    assert not stored(site, "aunt Vera")
+    again = [
+        rated(site, first.id, "my aunt Vera said so", "rate", token),
+        skipped(site, second.id, "about my aunt Vera", "skip", token),
+    ]
+    assert [one.headers.get("Idempotency-Replayed") for one in again] == ["true", "true"]
+    assert [body(one) for one in again] == [body(told), body(left)] and not stored(site, "aunt Vera")
+
+
+def test_an_erasure_sent_again_deletes_what_a_process_that_died_left(site: Site, open_review: campaign.Review) -> None:
+    token = open_review.token("wilma")
+    with Client(site.url, token) as client:
+        item = client.next_assignment()
+    assert item is not None and rated(site, item.id, "Wilma was here", "w", token).status_code == 200
+    request, headers = {"person": "wilma", "reason": "asked to"}, {"Idempotency-Key": "erase wilma"}
+    first = site.http("POST", "/v1/review/erasures", json=request, headers=headers)
+    site.registry.blobs.put(b"Wilma was here")
+    again = site.http("POST", "/v1/review/erasures", json=request, headers=headers)
+    assert again.headers["Idempotency-Replayed"] == "true" and body(again) == body(first)
+    assert body(again)["texts"] == 1 and not stored(site, "Wilma was here")
+
+
+def test_what_is_refused_is_not_kept(site: Site, open_review: campaign.Review) -> None:
+    token = open_review.token("xenia")
+    with Client(site.url, token) as client:
+        item = client.next_assignment()
+        assert item is not None
+        client.skip(item.id, "not my field")
+        held = client.next_assignment()
+    assert held is not None
+    refused = [
+        skipped(site, item.id, "once more by Xenia", "second skip", token),
+        rated(site, item.id, "rated by Xenia", "after a skip", token),
+    ]
+    # Refused while she rates, but older journals have such tokens.
+    behind = TokenCreated(
+        id="t-x", role=Role.AUDITOR, person="xenia", secret_sha256="0" * 64, expires_at="2100-01-01T00:00:00+00:00"
+    )
+    site.registry.execute(SYSTEM, lambda _: Outcome(None, [behind]))
+    refused.append(rated(site, held.id, "peeked by Xenia", "behind", token))
+    site.client("release-manager").seal(open_review.ref, "it is over")
+    refused.append(skipped(site, held.id, "too late by Xenia", "closed", token))
+    assert [one.status_code for one in refused] == [409] * 4 and not stored(site, "by Xenia")
+
+
+def test_what_was_stored_for_a_command_that_is_refused_then_is_deleted_again(
+    site: Site, open_review: campaign.Review, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, blobs = open_review.token("yves"), site.registry.blobs
+    with Client(site.url, token) as client:
+        item = client.next_assignment()
+    put, were_there = blobs.put, []
+
+    def seal_meanwhile(data: bytes) -> str:
+        found = put(data)
+        were_there.append(stored(site, "Yves thinks"))
+        site.client("release-manager").seal(open_review.ref, "it is over")
+        return found
+
+    monkeypatch.setattr(blobs, "put", seal_meanwhile)
+    assert item is not None and rated(site, item.id, "Yves thinks", "y", token).status_code == 409
+    assert were_there == [True] and not stored(site, "Yves thinks")
+
+
+def test_words_whose_bytes_are_deleted_while_they_are_sent_are_stored_again(
+    site: Site, open_review: campaign.Review, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, blobs = open_review.token("zoe"), site.registry.blobs
+    with Client(site.url, token) as client:
+        item = client.next_assignment()
+    put, puts = blobs.put, []
+
+    def erased_meanwhile(data: bytes) -> str:
+        puts.append(put(data))
+        if len(puts) < 3:
+            blobs.discard(puts[-1])  # as by an erasure of the same words
+        return puts[-1]
+
+    monkeypatch.setattr(blobs, "put", erased_meanwhile)
+    assert item is not None and rated(site, item.id, "Zoe thinks", "z", token).status_code == 200
+    assert len(puts) == 3 and stored(site, "Zoe thinks")

@@ -14,7 +14,6 @@ from registry.events import (
     DisputeAdjudicated,
     Event,
     EvidenceRecorded,
-    OutputErased,
     RatingRecorded,
     SuiteRegistered,
     VersionCreated,
@@ -46,7 +45,6 @@ NO_BLOBS = {
     "KeyRevoked.id",
     "KeyRotated.key",
     "KeyRotated.previous",
-    "OutputErased.rows",  # of what is gone
     "PolicySet.digest",
     "RegistryCreated.draw_commitment",
     "SuiteRegistered.digest",
@@ -187,12 +185,3 @@ def test_bytes_that_a_version_holds_are_not_erased_with_words_that_are_the_same(
     gone = WordsErased(about=["a"], texts=[sha(b"f")], reason="asked to")
     for made in ([version(1, b"f"), submitted(1)], [version(1, b"f")]):
         assert gathered(*made, rated("a", b"f"), gone).named == {sha(b"f")}
-
-
-def test_rows_are_needed_without_what_was_erased_from_them() -> None:
-    evidence = make_evidence()
-    recorded = EvidenceRecorded(job="j", adapter="bot", number=1, digest="sha256:" + "0" * 64, evidence=evidence)
-    kept = sha(b"kept")
-    gone = OutputErased(adapter="bot", number=1, suite="s", item="i", rows=evidence.rows, kept=kept, reason="asked to")
-    assert gathered(recorded, gone).needed == {kept} == gathered(recorded, gone).named
-    assert gathered(recorded, gone, recorded).needed == {kept, evidence.rows}

@@ -14,6 +14,7 @@ from registry.access import Principal
 from registry.commands import campaigns, disputes, results, tokens
 from registry.commands.bundle import bundle_of
 from registry.commands.context import Outcome
+from registry.commands.gate import assess
 from registry.errors import Conflict, NotFound
 from registry.events import (
     CampaignOpened,
@@ -29,6 +30,7 @@ from registry.records import (
     CRITERIA,
     Assignment,
     Bounds,
+    Check,
     CreateToken,
     ItemKind,
     Policy,
@@ -40,8 +42,10 @@ from registry.records import (
     Role,
     SealCampaign,
     State,
+    Status,
     Verdict,
 )
+from registry.review import counting
 from registry.review.campaign import gold_passed, prompt_of
 from registry.review.counting import Facts
 from registry.review.result import review_result
@@ -190,6 +194,36 @@ def test_a_campaign_nobody_rated_can_be_sealed(tmp_path_factory: pytest.TempPath
         assert (sealed.ratings, sealed.counted, sealed.reason) == (0, [], "called off")
         assert sealed.root == "sha256:" + hashlib.sha256(b"").hexdigest() and desk.state(1) is State.INCONCLUSIVE
         assert refold(desk.home.journal.read_bytes()) == [(sealed.root, sealed.result)]
+
+
+def test_newer_rules_never_decide_otherwise_on_what_was_sealed(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of three hurried, so that the seal left too few; rules that let it pass find nothing decided by them."""
+    policy = Policy(review=ReviewRule(outputs=6, duplicates=0))
+    with desk_in(tmp_path_factory.mktemp("newer")) as desk:
+        desk.open(policy)
+        for who, seconds in ((ANNA, 30), (BOB, 30), (HASTY, 1)):
+            desk.read_all(who, seconds=seconds)
+        desk.run(MANAGER, campaigns.seal, adapter=NAME, number=1, request=SealCampaign(reason="enough"))
+        (sealed,) = desk.told(CampaignSealed)
+        assert sealed.counted == ["anna", "bob"] and desk.campaign(1).result == sealed.result
+
+        def review_check() -> Check:
+            view = desk.registry.view()
+            stored = view.version(NAME, 1)
+            assert stored is not None
+            return next(check for check in assess(view, stored).checks if check.kind == "review")
+
+        assert review_check().status is Status.INCONCLUSIVE
+        monkeypatch.setattr(counting, "_is_too_fast", lambda *_: False)
+        found = review_check()
+        assert found.status is Status.INVALID and "than the one that the campaign was sealed with" in found.reason
+        with pytest.raises(Conflict):
+            desk.promote(1)
+        bundle = desk.registry.ask(MANAGER, lambda c: bundle_of(c, NAME, 1))
+        assert bundle.evidence is not None and bundle.report.verdict is Verdict.INCONCLUSIVE
+        assert recompute(bundle, desk.registry.services.read_rows(bundle.evidence.rows)).differences == []
 
 
 # -- from the journal alone ---------------------------------------------------------------------------------------

@@ -1,22 +1,28 @@
 """The reviewer's side: what is offered, what a rating is, and what nobody is told."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 
 import msgspec
 import pytest
-from registry_under_test import ADMIN, CI, EVALUATOR, NAME, make_rating
+from registry_under_test import ADMIN, CI, EVALUATOR, MANAGER, NAME, make_rating
 from review_under_test import DOMAIN, FULL, RULE, Desk, desk_in, honest, rating, reviewer
+from rich.console import Console
 
 from registry.access import Principal
-from registry.commands import review, reviewers, tokens
+from registry.cli.screens import campaign_screen
+from registry.commands import campaigns, review, reviewers, tokens
 from registry.commands.context import Context, Outcome
+from registry.commands.part import parts, shared_of
 from registry.errors import Conflict, NotFound
-from registry.events import AssignmentIssued, AssignmentSkipped, CampaignSealed, RatingRecorded
+from registry.events import AssignmentIssued, AssignmentSkipped, CampaignSealed, RatingRecorded, TokenCreated
 from registry.records import (
     AddReviewer,
     Assignment,
+    Campaign,
     Channel,
     CreateToken,
     ItemKind,
@@ -96,13 +102,67 @@ def hat(desk: Desk, person: str, role: Role, scope: str | None = None, days: int
     return id_
 
 
+def old_hat(desk: Desk, person: str, role: Role, scope: str | None = None) -> str:
+    """The same from a journal of when nobody was refused one in the middle of a review."""
+    at = (desk.time + timedelta(days=90)).isoformat()
+    made = TokenCreated(
+        id=f"old-{person}", role=role, person=person, scope=scope, secret_sha256="0" * 64, expires_at=at
+    )
+    desk.registry.execute(ADMIN, lambda _: Outcome(None, [made]))
+    return made.id
+
+
+BEHIND = (Role.ADMIN, Role.AUDITOR, Role.RELEASE_MANAGER, Role.EVALUATOR)
+
+
+@pytest.mark.parametrize("role", Role)
+def test_nobody_is_given_a_token_that_would_end_their_part_in_an_open_review(desk: Desk, role: Role) -> None:
+    number = desk.open(EASY)
+    assert desk.next(ANNA) is not None
+    hat(desk, "anna", role, scope="elsewhere")
+    hat(desk, "bob", role)
+    if role not in BEHIND:
+        hat(desk, "anna", role)
+        return
+    for scope in (None, NAME):
+        with pytest.raises(Conflict, match=rf"role {role} .* 'anna' rates in open reviews: {NAME}/{number}; .* wait"):
+            hat(desk, "anna", role, scope)
+    for name in ("cleo", "dora", "emil"):
+        desk.read_all(reviewer(name))
+    assert desk.campaign(number).sealed_at is not None
+    hat(desk, "anna", role)
+
+
+def test_the_manager_is_told_who_can_rate_no_more_for_a_token_that_looks_behind(desk: Desk) -> None:
+    number = desk.open(EASY)
+    for who in (ANNA, reviewer("bob")):
+        desk.next(who)
+
+    def told() -> Campaign:
+        found: Campaign = desk.registry.ask(MANAGER, lambda context: campaigns.describe(context, NAME, number))
+        return found
+
+    def on_the_screen() -> str:
+        console = Console(width=200, file=StringIO())
+        console.print(campaign_screen(told()))
+        return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+    assert [one.looks_behind for one in told().progress] == [False, False] and "no more" not in on_the_screen()
+    old_hat(desk, "anna", Role.AUDITOR)
+    assert [(one.person, one.looks_behind) for one in told().progress] == [("anna", True), ("bob", False)]
+    assert "can rate no more, for a token of theirs looks behind the review: anna" in on_the_screen()
+    assert desk.registry.ask(CI, lambda context: campaigns.describe(context, NAME, number)).progress == []
+    # Who looks behind already loses nothing by another one.
+    hat(desk, "anna", Role.ADMIN)
+
+
 @pytest.mark.parametrize("role", Role)
 def test_nobody_rates_who_may_look_behind_the_review(desk: Desk, role: Role) -> None:
     desk.open(EASY)
     held = desk.next(ANNA)
     assert held is not None
-    hat(desk, "anna", role, scope=NAME)
-    if role not in (Role.ADMIN, Role.AUDITOR, Role.RELEASE_MANAGER, Role.EVALUATOR):
+    old_hat(desk, "anna", role, scope=NAME)
+    if role not in BEHIND:
         assert desk.next(ANNA) == held
         desk.say(ANNA, held.id, rating())
         return
@@ -135,7 +195,7 @@ def test_what_was_read_behind_the_review_is_known_after_the_token_is_gone(desk: 
     held = desk.next(ANNA)
     assert held is not None
     desk.wait(60)
-    desk.run(ADMIN, tokens.revoke, id_=hat(desk, "anna", Role.AUDITOR))
+    desk.run(ADMIN, tokens.revoke, id_=old_hat(desk, "anna", Role.AUDITOR))
     hat(desk, "bob", Role.AUDITOR, days=1)
     desk.wait(2 * 86400)
     assert desk.next(ANNA) is None and desk.next(reviewer("bob")) is None
@@ -203,6 +263,99 @@ def test_shared_out_a_skipped_output_is_given_to_another_or_to_who_looks_in_agai
     for who in people:
         desk.read_all(who)
     assert min(times_rated(desk, number).values()) >= 3 and desk.state(number) is State.APPROVABLE
+
+
+def test_shared_out_an_output_that_everyone_skips_is_replaced_by_a_spare_and_the_campaign_ends(desk: Desk) -> None:
+    number = desk.open(SHARED)
+    view = desk.registry.view()
+    kinds = {one.item: one.kind for one in view.campaign_items(desk.campaign(number).id)}
+    planned = plan.Items.of(SHARED.review, kinds)
+    hard = planned.core[3]
+    people = [reviewer(f"person {n}") for n in range(5)]
+    for who in people * 3:
+        while (item := desk.next(who)) is not None:
+            stored = desk.registry.view().assignment(item.id)
+            assert stored is not None
+            if stored.item == hard:
+                desk.skip(who, item.id)
+            else:
+                desk.say(who, item.id, honest(item))
+    times = times_rated(desk, number)
+    assert desk.state(number) is State.APPROVABLE and times[hard] == 0
+    assert len(times) >= len(planned.core) and times[planned.spares[0]] >= 3
+
+
+def test_shared_out_who_rated_a_part_and_left_is_made_up_for_a_day_later(desk: Desk) -> None:
+    """What they rated counts for nothing, as they never finish."""
+    number = desk.open(SHARED)
+    assert desk.read_all(reviewer("leaver"), most=4) == 4
+    desk.wait(2 * 86400)
+    for n in range(5):
+        desk.read_all(reviewer(f"person {n}"))
+    assert min(times_rated(desk, number, "leaver").values()) >= 3 and desk.state(number) is State.APPROVABLE
+
+
+def test_shared_out_a_hurried_rating_is_given_to_another(desk: Desk) -> None:
+    review_ = msgspec.structs.replace(SHARED.review, min_seconds=5)
+    number = desk.open(Policy(review=review_))
+    people = [reviewer(f"person {n}") for n in range(5)]
+    while (item := desk.next(people[0])) is not None and kind_of(desk, item) is not ItemKind.CANDIDATE:
+        desk.wait(30)
+        desk.say(people[0], item.id, honest(item))
+    assert item is not None
+    desk.wait(1)
+    desk.say(people[0], item.id, honest(item))
+    for who in people * 3:
+        desk.read_all(who)
+    assert desk.state(number) is State.APPROVABLE
+    (sealed,) = desk.told(CampaignSealed)
+    assert len(sealed.counted) == 5 and [one.rule for one in sealed.excluded] == ["too_fast"]
+
+
+def test_shared_out_who_still_owes_a_rating_is_not_taken_for_lost(desk: Desk) -> None:
+    """Through but for one in place of another: what they rated need not be rated by others."""
+    number = desk.open(SHARED)
+    owing, others = whose_last_is(desk, number, ItemKind.CANDIDATE), [reviewer(f"person {n}") for n in range(4)]
+    for who in others:
+        desk.read_all(who)
+    while (item := desk.next(owing)) is not None and item.position < 7:
+        desk.say(owing, item.id, honest(item))
+    assert item is not None
+    desk.skip(owing, item.id)
+    sixth = reviewer("sixth")
+    assert desk.next(sixth) is not None
+    given = met_by_others(desk, sixth)
+    assert sum(given.values()) == 4 * 7 + 6
+    assert desk.read_all(sixth, most=1) == 1
+    assert desk.read_all(owing) == 1
+    desk.wait(2 * 86400)  # the sixth stays away
+    for who in others:
+        desk.read_all(who)
+    assert desk.state(number) is State.APPROVABLE
+
+
+def test_shared_out_who_owes_a_rating_and_stays_away_is_made_up_for_a_day_later(desk: Desk) -> None:
+    number = desk.open(SHARED)
+    owing = whose_last_is(desk, number, ItemKind.CANDIDATE)
+    while (item := desk.next(owing)) is not None and item.position < 7:
+        desk.say(owing, item.id, honest(item))
+    assert item is not None
+    desk.skip(owing, item.id)
+    desk.wait(2 * 86400)
+    for n in range(5):
+        desk.read_all(reviewer(f"person {n}"))
+    assert desk.state(number) is State.APPROVABLE
+
+
+def met_by_others(desk: Desk, who: Principal) -> Mapping[str, int]:
+    """What others have rated, or are about to, as it is known when this person is given their next item."""
+
+    def asked(context: Context) -> Mapping[str, int]:
+        (found,) = parts(context)
+        return shared_of(context, found).met
+
+    found: Mapping[str, int] = desk.registry.ask(who, asked)
+    return found
 
 
 # -- one item after another ---------------------------------------------------------------------------------------

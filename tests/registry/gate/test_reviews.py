@@ -322,8 +322,23 @@ def test_a_seal_with_outputs_that_lack_ratings_is_not_a_pass_and_says_which() ->
     assert "sealed when 3 of 4 outputs had the 3 ratings that each needs to count" in found.reason
     assert f"short of them: {rows[-1].item} (2), i0009 (1)" in found.reason
     assert "ratings left out by the rule too_few_ratings: 3" in found.details
+    assert "a suite with more items leaves more to spare" in found.reason
     waiting = check(judged([*short, spare], ReviewFacts(), shared))
     assert waiting.status is Status.PENDING and "and 3 of them for each output" in waiting.reason
+
+
+def test_a_spare_that_has_its_ratings_stands_for_an_output_that_has_not() -> None:
+    shared = make_policy(review={"reviewers": 4, "ratings_per_output": 3, "outputs": 3, "duplicates": 0})
+    whole = {"p0": (0, 1, 2), "p1": (0, 1, 3), "p2": (0, 2, 3), "p3": (1, 2, 3, 4)}
+    rows = [row for row in make_ratings(4, 5) if int(row.item[1:]) in whole[row.person]]
+    rows = [altered(row, item="i0009") if row.item == "i0003" else row for row in rows]
+    assert check(judged(rows, ReviewFacts(sealed=True), shared)).status is Status.PASS
+
+
+def test_ratings_on_which_todays_rules_differ_from_the_seal_decide_nothing() -> None:
+    found = judged(make_ratings(), ReviewFacts(sealed=True, differs=True))
+    assert (found.verdict, check(found).status) == (Verdict.INCONCLUSIVE, Status.INVALID)
+    assert "another result on the ratings than the one that the campaign was sealed with" in check(found).reason
 
 
 # -- before there were seals -------------------------------------------------------------------------------------------

@@ -72,8 +72,8 @@ def test_only_people_who_rated_both_and_count_are_asked() -> None:
     [
         ([candidate(rating("a", 5, 5, 5, 4)), control(rating("a", 5))], "the ratings differ by less than 0.5"),
         ([candidate(rating("a", 5)), control(rating("a", 5))], "the ratings differ by less than 0.5"),
-        ([candidate(rating("a", 5), output=None), control(rating("a", 1))], "the texts were erased"),
-        ([candidate(rating("a", 5), prompt=None), control(rating("a", 1))], "the texts were erased"),
+        ([candidate(rating("a", 5), output=None), control(rating("a", 1))], "the texts are gone"),
+        ([candidate(rating("a", 5), prompt=None), control(rating("a", 1))], "the texts are gone"),
         ([candidate(rating("a", 5)), control(rating("a", 1), output="Like this. ")], "both answers are the same"),
         ([candidate(rating("a", 5)), control()], "nobody who counts rated both"),
         (

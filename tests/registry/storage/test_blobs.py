@@ -215,6 +215,32 @@ def test_rotten_blob_is_whole_again_once_its_bytes_are_sent(blobs: LocalBlobs) -
     assert blobs.discard_healed() == 1 and list(files(blobs)) == [blobs.path(digest)]
 
 
+@pytest.mark.parametrize("reported", [False, True])
+def test_what_is_discarded_is_gone_with_damaged_and_partial_copies_but_no_upload_that_goes_on(
+    blobs: LocalBlobs, reported: bool
+) -> None:
+    digest, other = blobs.put(DATA), blobs.put(b"other")
+    spoil(blobs, digest)
+    blobs.quarantine(digest)
+    if reported:
+        blobs.mark_reported(digest)
+    assert blobs.put(DATA) == digest
+    blobs.upload(digest, total=len(DATA), offset=0, owner="gone").pause()
+    part = blobs.upload(digest, total=len(DATA), offset=0, owner="broken")
+    part.write(DATA[:1])
+    part.pause()
+    going = blobs.upload(digest, total=len(DATA), offset=0, owner="going on")
+    blobs.discard(digest)
+    assert not blobs.has(digest) and blobs.quarantined() == [] == blobs.unreported()
+    assert blobs.stored_part(digest, "broken") == 0
+    going.write(DATA)
+    going.finish()
+    assert sorted(files(blobs)) == sorted([blobs.path(digest), blobs.path(other)])
+    blobs.discard(digest)
+    blobs.discard(digest)
+    assert list(files(blobs)) == [blobs.path(other)]
+
+
 def test_each_quarantined_blob_is_to_be_reported_once(blobs: LocalBlobs) -> None:
     digest = blobs.put(DATA)
     spoil(blobs, digest)

@@ -158,7 +158,6 @@ def disagree(bench: Bench) -> None:
     dispute = bench.registry.ask(expert, disputes.disputes)[0]
     bench.rule(expert, dispute.id, upheld=True, reason="it harms")
     bench.run(ADMIN, erasure.erase_words, request=EraseWords(person="olga", reason="she asked to"))
-    bench.erase_output(5, "support-desk/pilot/i0003")
     bench.run(ADMIN, reviewers.withdraw, id_=vouched.id)
 
 

@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 from reviewing_under_test import rating
 from site_under_test import Site, body, running
 
-from registry.events import decode_entry
+from registry.access import Principal
+from registry.client import Client
+from registry.commands.context import Outcome
+from registry.events import TokenCreated, decode_entry
 from registry.records import (
     CRITERIA,
     Assignment,
@@ -143,6 +146,20 @@ def test_the_version_page_leads_to_it_for_those_who_may_look(site: Site) -> None
 
 
 # -- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def test_the_page_says_who_can_rate_no_more_for_a_token_that_looks_behind(site: Site, tmp_path: Path) -> None:
+    """As a journal may hold one that was made before this was refused."""
+    review = campaign.open_review(site, tmp_path, ALIKE)
+    with Client(site.url, review.token("begun")) as client:
+        assert client.next_assignment() is not None
+    (begun,) = review.campaign().progress
+    assert "looks behind" not in browse(site, path(review.ref)).text
+    old = {"secret_sha256": "0" * 64, "expires_at": "2099-01-01T00:00:00+00:00", "scope": review.adapter}
+    made = TokenCreated(id="oldtoken", role=Role.AUDITOR, person=begun.person, **old)
+    site.registry.execute(Principal(None, "admin person", Role.ADMIN), lambda _: Outcome(None, [made]))
+    said = words(browse(site, path(review.ref)))
+    assert f"{begun.person} can rate no more: a token of theirs looks behind the review" in said
 
 
 def test_before_the_seal_the_page_says_nothing_of_what_anyone_said(site: Site) -> None:
