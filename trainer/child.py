@@ -7,7 +7,6 @@ word on how it ended. What it prints is the run's log.
 import contextlib
 import ctypes
 import fcntl
-import math
 import os
 import resource
 import signal
@@ -21,7 +20,7 @@ from typing import BinaryIO
 import msgspec
 
 from registry.records import StepProgress
-from trainer.faults import NO_ROOM_FOR_A_WORD, Busy, Diverged, fault_of
+from trainer.faults import NO_ROOM_FOR_A_WORD, Busy, fault_of
 from trainer.launchers import PARENT
 from trainer.recipe import read_recipe
 from trainer.run import Given, Reporter, Stopped, plan_run, run
@@ -86,8 +85,6 @@ class _Teller:
     def step(self, done: int, of: int, numbers: dict[str, float]) -> None:
         loss, self._first, self._steps = numbers.get("loss"), self._first or done, of
         self._tell_checkpoints()
-        if loss is not None and not math.isfinite(loss):
-            raise Diverged(f"the loss of step {done} is {loss}; lower training.learning_rate, or look at the data")
         # What an earlier attempt had done says nothing about this one's speed.
         pace = (time.monotonic() - self._began) / (done - self._first + 1)
         step = StepProgress(

@@ -1,6 +1,8 @@
 """Why a run failed, in one stable code each, and who can mend it. Pure."""
 
 import errno
+import math
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from registry.client import InvalidRequest
@@ -27,8 +29,17 @@ _SIGKILL = 9
 NO_ROOM_FOR_A_WORD = 74  # EX_IOERR: the exit code of a trainer that cannot even write how it ended
 
 
-class Diverged(Exception):
-    """The loss is not a number any more."""
+class Diverged(InvalidRequest):
+    """The loss, or what was measured, is not a number any more."""
+
+
+def require_finite(numbers: Mapping[str, float], names: Iterable[str], step: int) -> None:
+    """Raises Diverged for a number that is none: what comes of such a run is no adapter."""
+    for name in names:
+        if not math.isfinite(numbers[name]):
+            raise Diverged(
+                f"the {name} of step {step} is {numbers[name]}; lower training.learning_rate, or look at the data"
+            )
 
 
 class Busy(Exception):
@@ -54,9 +65,7 @@ def fault_of(error: BaseException, invalid: UserCode) -> Fault:
     """The fault behind an exception of the trainer. invalid: the code of input that cannot be trained on."""
     text = str(error)
     if isinstance(error, InvalidRequest):
-        return user_error(invalid, text)
-    if isinstance(error, Diverged):
-        return user_error("diverged", text)
+        return user_error("diverged" if isinstance(error, Diverged) else invalid, text)
     if isinstance(error, Busy):
         return system_error("busy", text, retry=True)
     # torch, safetensors and pyarrow wrap what the system says in errors of their own.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from registry.client import InvalidRequest, describe_base
+from registry.client import InvalidRequest, describe_base, describe_file
 from trainer.dataset import Data, Filled, Row, prepare, read_rows
 from trainer.pairs import Pairs, read_pairs
 from trainer.recipe import Recipe
@@ -43,12 +43,14 @@ def plan_run(recipe: Recipe, text: str, folder: Path, base: Path, runs: Path, gi
     prompts, pairs = [], Pairs([], [])
     if recipe.replay:
         prompts = _read_prompts(given.replay if given else folder / recipe.replay.prompts, recipe.replay.rows)
-    if recipe.dpo:
-        pairs = read_pairs(given.pairs if given else folder / recipe.dpo.pairs)
+    pairs_file = (given.pairs if given else folder / recipe.dpo.pairs) if recipe.dpo else None
+    if pairs_file is not None:
+        pairs = read_pairs(pairs_file)
     described = describe_base(base)
     key = hashlib.sha256()
-    of_pairs = [f"pair {one.row.digest} {one.row.group}" for one in pairs.pairs]
-    for part in (text, described.digest, *(row.digest + row.group for row in rows), *prompts, *of_pairs):
+    # The whole files: what a row declares, its split or its reviewer's credential, decides what it is used for.
+    of_files = [describe_file(one).sha256 for one in (data_file, pairs_file) if one is not None]
+    for part in (text, described.digest, *of_files, *prompts):
         key.update(part.encode() + b"\0")
     directory = runs / f"{recipe.name}-{key.hexdigest()[:12]}"
     data = prepare(rows, recipe.seed)

@@ -26,7 +26,7 @@ def lacking(provenance: Mapping[str, str], require: Collection[str], *, licensed
     if not licensed_review:
         return ""
     said_at, said_until = provenance["reviewed_at"], provenance["credential_valid_until"]
-    reviewed, until = moment(said_at), moment(said_until, end=True)
+    reviewed, until = moment(said_at, end=True), moment(said_until, end=True)
     if reviewed is None or until is None:
         return f"{said_at if reviewed is None else said_until!r} is no date"
     if reviewed > until:

@@ -24,6 +24,7 @@ from registry.records import TrainingRecord
 from trainer.dataset import Split
 from trainer.estimate import Counts, Estimate, adapter_parameters, estimate, read_base, steps_of
 from trainer.examples import IGNORED
+from trainer.faults import require_finite
 from trainer.ledger import write_ledger
 from trainer.libraries import quiet, require_known
 from trainer.lint import lint, lint_estimate, lint_result, require
@@ -133,6 +134,7 @@ class _Making:
             self._steps(0, _pair_steps(plan, rendered)),
             self._report.stop,
         )
+        require_finite(metrics, metrics, int(metrics["steps"]))
         if "best_step" in metrics:
             self._report.stage(_on_best(metrics))
         if plan.recipe.dpo:
@@ -148,7 +150,8 @@ class _Making:
         gc.collect()  # two bases may not fit
         self._model = self._load()
         pairs = [one.example for one in rendered if one.use == Split.TRAIN and one.source == "dpo"]
-        held = [one.example for one in rendered if one.use == Split.VALIDATION and one.source == "data"]
+        data = {split: [one.example for one in rendered if (one.use, one.source) == (split, "data")] for split in Split}
+        held = data[Split.VALIDATION] or data[Split.TRAIN]
         self._report.stage(f"training on {len(pairs)} preference pairs")
         stage = preference.Stage(plan.directory / "first" / "adapter", plan.directory)
         metrics = preference.train(
@@ -161,6 +164,7 @@ class _Making:
             self._steps(int(first["steps"]), 0),
             self._report.stop,
         )
+        require_finite(metrics, metrics, int(metrics["dpo_steps"]))
         return {**first, **metrics, "train_seconds": first["train_seconds"] + metrics["train_seconds"]}
 
     def _load(self) -> Any:

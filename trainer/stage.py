@@ -14,6 +14,7 @@ import transformers
 from transformers import TrainerCallback
 
 from trainer.checkpoints import FOLDER, STATE, Checkpoint, last_checkpoint, runs_out, standing
+from trainer.faults import require_finite
 from trainer.progress import Progress, Stopped, Watch
 from trainer.recipe import Recipe
 
@@ -49,6 +50,7 @@ def common_arguments(recipe: Recipe, folder: Path, pace: Pace) -> dict[str, Any]
         "seed": recipe.seed,
         "data_seed": recipe.seed,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would log a loss that is no number as 0
         "save_strategy": "steps",
         "save_steps": pace.checkpoint_steps,
         "save_total_limit": 2,
@@ -128,6 +130,7 @@ class Following(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if not logs or "loss" not in logs:
             return
+        require_finite(logs, ("loss",), state.global_step)
         now = time.monotonic()
         state.log_history[-1]["step_seconds"], self._logged = now - self._logged, now
         tokens, rate = int(logs.get("num_tokens", 0)), float(logs.get("learning_rate", 0.0))

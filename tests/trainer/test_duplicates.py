@@ -89,3 +89,10 @@ def test_contradictions_are_symmetric_and_overlook_case_and_punctuation(pairs: l
     assert {rows[line - 1].prompt[0].content for line in named if line} == prompts
     for one in check_contradictions(rows):
         assert all(one.line in other.related for other in check_contradictions(rows) if other.line in one.related)
+
+
+def test_the_same_words_in_another_order_contradict_where_the_order_is_what_is_said() -> None:
+    question = "What is given first?"
+    one = make_row(1, question, "Give the antidote before the insulin infusion.")
+    other = make_row(2, question, "Give the insulin before the antidote infusion.")
+    assert {found.line for found in check_contradictions([one, other])} == {1, 2}

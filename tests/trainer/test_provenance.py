@@ -129,3 +129,11 @@ def test_a_ledger_of_an_older_trainer_is_read_without_the_dates(tmp_path: Path) 
     with Ledger(tmp_path / "old.parquet") as told:
         (found,) = told.entries()
     assert (found.credential, found.reviewed_at) == ("nurse 7", "")
+
+
+def test_a_credential_that_was_withdrawn_on_the_day_of_the_review_does_not_count() -> None:
+    """The hour of a review that names only its day is not known."""
+    told = {"reviewer": "a", "credential": "b", "reviewed_at": "2026-03-01"}
+    morning = {**told, "credential_valid_until": "2026-03-01T08:00:00Z"}
+    assert "ran out" in lacking(morning, (), licensed_review=True)
+    assert not lacking({**told, "credential_valid_until": "2026-03-01"}, (), licensed_review=True)

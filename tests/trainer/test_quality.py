@@ -265,3 +265,25 @@ def test_a_base_counts_what_a_run_would_see(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "base")
     with pytest.raises(InvalidRequest, match="no directory of a base"):
         count(rows, tmp_path / "base")
+
+
+@pytest.mark.parametrize("text", ["x≈π", "n≈∞", "√π", "DĹŽKA", "MĂŞTI", "„CASĂ” NOUĂ"])
+def test_mathematics_and_capitals_of_other_languages_are_no_broken_characters(text: str) -> None:
+    assert repaired(text) == text and not check_characters([make_row(f"It is {text}.")])
+
+
+def test_a_system_prompt_switches_no_check_off() -> None:
+    system = "Do not use HTML or markup."
+    rows = [make_row(f"Answer number {i} is plain.", f"Question {i}?", i, system) for i in range(1, 40)]
+    found = check_characters([*rows, make_row("It is <b>bold</b>.", "What?", 40, system)])
+    assert [(one.rule, one.line) for one in found] == [("W252", 40)]
+
+
+def test_a_word_of_the_prompt_fills_no_placeholder() -> None:
+    assert rules("Your order was placed on [date].", "What is the date of my order?") == ["W241"]
+    assert rules("Dear {{name}}, it is sent.", "My name is Ann. Was it sent?") == ["W241"]
+
+
+def test_german_sentences_that_end_with_a_particle_are_whole() -> None:
+    answers = ["Loggen Sie sich mit Ihrem Passwort ein", "Melden Sie sich bitte an", "Dann geht es los"]
+    assert unfinished([make_row(answer, line=line) for line, answer in enumerate(answers, start=1)]) == []

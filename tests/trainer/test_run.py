@@ -48,7 +48,7 @@ def test_the_same_inputs_are_the_same_run_and_planning_writes_nothing(folder: Pa
     assert first.prompts == ["p0", "p1"] and len(first.rows) == 9
 
 
-@pytest.mark.parametrize("changed", ["recipe", "data", "group", "base", "replay"])
+@pytest.mark.parametrize("changed", ["recipe", "data", "group", "declared", "base", "replay"])
 def test_a_change_anywhere_is_another_run_which_resumes_nothing(folder: Path, changed: str) -> None:
     before, text = plan(folder).directory, RECIPE
     if changed == "recipe":
@@ -59,6 +59,7 @@ def test_a_change_anywhere_is_another_run_which_resumes_nothing(folder: Path, ch
         name, old, new = {
             "data": ("d.jsonl", "a3", "a33"),
             "group": ("d.jsonl", "g3", "g33"),
+            "declared": ("d.jsonl", '"group": "g3"', '"split": "test", "group": "g3"'),
             "replay": ("p.jsonl", "p1", "p11"),
         }[changed]
         (folder / name).write_text((folder / name).read_text().replace(old, new))

@@ -38,18 +38,20 @@ _BROKEN = re.compile(
 )
 # UTF-8 read as Mac Roman: ‚Äô for ’, √© for é. Behind a lone â stands Windows-1252's â‚¬.
 _MAC_NEXT = "[" + re.escape(bytes(range(0x80, 0xC0)).decode("mac_roman")) + "]"
-_MAC = re.compile(rf"(?:(?<!(?<!\u221a)\u00e2)\u201a{_MAC_NEXT}{{2}}|\u221a{_MAC_NEXT})+")
+_MATHS = "[\u03c0\u221e\u2211\u220f\u222b\u03a9\u2264\u2265]"  # what stands behind √ and ≈ in earnest
+_MAC = re.compile(rf"(?:(?<!(?<!\u221a)\u00e2)\u201a{_MAC_NEXT}{{2}}|\u221a(?!{_MATHS}){_MAC_NEXT})+")
 # Beside what leaves no way back: words of Latin-1's upper half only, as Cyrillic or Greek of one byte leaves them.
 _LOST = re.compile(
-    "\ufffd|\u00c3\u0083\u00c2|(?<=[^\\W\\d_])\\?{2,3}(?=[^\\W\\d_])|[\u00c0-\u00ff]{4,}[ ,.-]+[\u00c0-\u00ff]{3,}"
+    "\ufffd|\u00c3\u0083\u00c2|(?<=[^\\W\\d_])\\?{2,3}(?=[^\\W\\d_])|"
+    "(?<![\u00c0-\u00ff])[\u00c0-\u00ff]{4,60}[ ,.-]{1,5}[\u00c0-\u00ff]{3,}"
 )
 
 
 def _misread(charset: str) -> re.Pattern[str]:
     """UTF-8 read as a charset of one byte: an accented letter within a word, a quotation mark, a run of another script.
 
-    One pair counts only beside a plain letter, since in the charset's own language it may be two letters; the pairs
-    that begin with a box's corner are left out for the same reason.
+    One pair counts only beside a plain small letter, since in the charset's own language it may be two letters; the
+    pairs that begin with a box's corner are left out for the same reason.
     """
     table = {byte: bytes([byte]).decode(charset, "ignore") for byte in range(0x80, 0x100)}
 
@@ -57,11 +59,12 @@ def _misread(charset: str) -> re.Pattern[str]:
         return "[" + "".join(re.escape(table[byte]) for byte in range(low, high + 1)) + "]"
 
     following = any_of(0x80, 0xBF)
-    latin = f"[{re.escape(table[0xC3])}{re.escape(table[0xC5])}]{following}"
+    # Mac Roman has ≈ where others have the lead byte of ő, ł and š.
+    latin = f"(?!\u2248{_MATHS})[{re.escape(table[0xC3] + table[0xC5])}]{following}"
     mark = f"{re.escape(table[0xE2])}[{re.escape(table[0x80] + table[0x82] + table[0x84])}]{following}"
     script = f"(?:{any_of(0xCE, 0xD1)}{following}){{3,}}"
     # At most eight in a row: a long text of nothing else must not be read again from each of its places.
-    beside = f"(?<=[A-Za-z])(?:{latin}){{1,8}}|(?:{latin}){{1,8}}(?=[A-Za-z])"
+    beside = f"(?<=[a-z])(?:{latin}){{1,8}}|(?:{latin}){{1,8}}(?=[a-z])"
     return re.compile(f"(?:{beside}|(?:{mark})+|{script})")
 
 
@@ -69,7 +72,9 @@ _MISREAD: list[tuple[re.Pattern[str], Callable[[str], bytes]]] = [
     (_misread(charset), partial(str.encode, encoding=charset))
     for charset in ("cp437", "cp850", "cp1250", "cp1251", "cp866", "koi8_r", "mac_roman")
 ]
-_ABOUT_MARKUP = re.compile(r"html|xml|markup|\btags?\b|\bentit(?:y|ies)\b|escap", re.I)
+_ABOUT_MARKUP = re.compile(
+    r"html|xml|markup|\btags?\b|\bentit(?:y|ies)\b|\bescape (?:sequence|character|code)|\bescaped\b", re.I
+)
 _CONTROL = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\u2060\ufeff]")
 _HTML = re.compile(
     r"</(?:p|div|span|a|b|i|u|em|strong|ul|ol|li|table|t[dhr]|h[1-6]|font|script|style|body|html)>|<br ?/?>|"
@@ -126,7 +131,7 @@ def _edges_and_html(rows: Sequence[Row]) -> Iterator[Problem]:
         for row in rows
         for name, text in texts_of(row)
         for what in _oddities(text)
-        if not (what == "HTML" and any(_ABOUT_MARKUP.search(one.content) for one in row.prompt))
+        if not (what == "HTML" and any(_ABOUT_MARKUP.search(one.content) for one in row.prompt if one.role == "user"))
     ]
     habits = Counter((name, what) for _, name, what in odd)
     for row, name, what in odd:

@@ -30,9 +30,9 @@ _ASKED_LANGUAGE = re.compile(
 )
 # Words that a sentence does not end with: where a text ends with one, it was cut whatever others do.
 _JOINING = frozenset(
-    "the an and or but which whose if than because although their its your our my every into onto "
-    "den dem des ein eine einen einer eines und oder aber weil dass zum zur "
-    "les une des et ou du aux los las una del".split()
+    "the and or but which whose if than because although their its your our my every into onto "
+    "den dem des eine einen einer eines und oder aber weil dass zum zur "
+    "les une des et ou du aux las una del".split()
 )
 _WORDY_SHARE = 0.8
 _URL = re.compile(r"https?://\S+|(?<!\S)[^\s@]*@\S+|[\d_{}<>\[\]|\\]+")
@@ -67,8 +67,8 @@ def languages(rows: Sequence[Row]) -> list[Problem]:
 
 
 def _asked_for(row: Row) -> bool:
-    """Whether the prompt speaks of translating or of a language: then its text or its answer may be in that one."""
-    return any(_ASKED_LANGUAGE.search(one.content) for one in row.prompt)
+    """Whether the user speaks of translating or of a language: then the text or its answer may be in that one."""
+    return any(_ASKED_LANGUAGE.search(one.content) for one in row.prompt if one.role == "user")
 
 
 def _surely(text: str, language: str, usual: set[str]) -> bool:

@@ -26,6 +26,7 @@ _MOST_NEIGHBOURS = 50
 
 _Matrix = npt.NDArray[Any]
 _Key = tuple[tuple[str, str], ...]
+_ORDERING = frozenset("before after from to than over under into vor nach von bis als avant après".split())
 
 
 class NearPair(NamedTuple):
@@ -173,7 +174,10 @@ def contradictions(rows: Sequence[Row]) -> list[tuple[int, int]]:
         system, asked = _prompt_key(row)
         answers = seen.setdefault(asked, [])
         # An answer without any words, such as "!", is compared as it stands.
-        answer = (said.answered + said.numbers if said else words(row.completion)) or row.completion.strip()
+        in_order = words(row.completion)
+        answer = (said.answered + said.numbers if said else in_order) or row.completion.strip()
+        if said and not _ORDERING.isdisjoint(in_order):
+            answer = in_order  # the same words the other way round are another answer
         others = [(other, line) for other, line, under in answers if under == system or not under or not system]
         if others and all(answer != other for other, _ in others):
             pairs.append((others[0][1], row.line))

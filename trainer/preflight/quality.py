@@ -118,8 +118,8 @@ def _check_placeholder(row: Row) -> Iterator[Problem]:
 
 def _asked_about(row: Row, match: re.Match[str]) -> bool:
     """Whether prompt and answer both have this very mark, as in "What does TBD mean?": then it is their subject."""
-    mark = " ".join(words(match[0]))
-    return bool(mark) and all(mark in " ".join(words(text)) for text in (row.prompt[-1].content, row.completion))
+    mark = match[0].strip().casefold()
+    return all(mark in text.casefold() for text in (row.prompt[-1].content, row.completion))
 
 
 def _is_choice(row: Row) -> bool:
