@@ -83,13 +83,15 @@ def _beside_bare(lab: Lab, base: Path, rounds: int) -> None:
         "through the registry", f"{statistics.median(through):.0f}", f"{middle:.3f}", f"{least:.3f}", f"{most:.3f}"
     )
     Console().print(table)
-    Console().print(f"submit to first event: {1000 * statistics.median(waits):.0f} ms, most {1000 * max(waits):.0f} ms")
+    Console().print(
+        f"submit to what a waiting worker tells first: {1000 * statistics.median(waits):.0f} ms, most {1000 * max(waits):.0f} ms"
+    )
     Console().print(f"submitted again: {'the same run' if lab.again('service-0') else 'ANOTHER RUN'}")
 
 
 def _resumed(lab: Lab, steps: int) -> None:
     whole, again = (lab.weights(lab.train(f"whole-{number}")[0]) for number in range(2))
-    kills = sorted(random.sample(range(1, steps), 3))
+    kills = sorted(random.sample(range(2, steps - 2), 3))  # behind the first checkpoint, before the end
     killed = lab.weights(lab.killed("killed", kills))
     table = Table(title="the same run: digests of its weights", box=None)
     for column in ("", "sha256", ""):

@@ -30,6 +30,7 @@ from registry.records import (
 from registry.settings import Home
 
 _BATCH, _VALIDATION, _PATIENCE_SECONDS = 8, 8, 1800.0
+_SETTLED_SECONDS = 15.0  # a worker has started and waits
 _SUITES = ("support-desk/questions", "support-desk/conversations", "support-desk/pilot", "general-knowledge")
 _RECIPE = f"""
 name = "bench"
@@ -43,7 +44,7 @@ learning_rate = 1e-3
 epochs = 1.0
 batch_size = {_BATCH}
 accumulate = 1
-checkpoint_steps = 4
+checkpoint_steps = 2
 [[waive]]
 code = "E140"
 reason = "a benchmark needs no more rows"
@@ -93,12 +94,14 @@ class Lab:
         return self._tokens_in_a_run / training.seconds
 
     def train(self, adapter: str) -> tuple[TrainingInfo, float]:
-        """A run from its submission to its version, and the seconds until its first event could be read."""
-        began = time.monotonic()
-        run = self._submit(adapter)
-        next(iter(self._clients[Role.TRAINER].training_events(run.id)))
-        first_event = time.monotonic() - began
-        with self._worker("--once"):
+        """A run from its submission to its version, and the seconds until a worker that waited told of it."""
+        with self._worker():
+            time.sleep(_SETTLED_SECONDS)
+            began = time.monotonic()
+            run = self._submit(adapter)
+            while len(list(self._clients[Role.TRAINER].training_events(run.id))) < 2:  # the first is the submission
+                time.sleep(0.02)
+            first_event = time.monotonic() - began
             return self._wait(run), first_event
 
     def again(self, adapter: str) -> bool:
@@ -112,7 +115,8 @@ class Lab:
         run = self._submit(adapter)
         for step in steps:
             with self._worker() as worker:
-                self._wait(run, step)
+                if self._wait(run, step).status is TrainingStatus.SUCCEEDED:
+                    raise RuntimeError(f"the run was over before it could be killed at step {step}")
                 worker.kill()
         with self._worker():
             return self._wait(run)
