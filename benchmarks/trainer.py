@@ -83,9 +83,8 @@ def _beside_bare(lab: Lab, base: Path, rounds: int) -> None:
         "through the registry", f"{statistics.median(through):.0f}", f"{middle:.3f}", f"{least:.3f}", f"{most:.3f}"
     )
     Console().print(table)
-    Console().print(
-        f"submit to what a waiting worker tells first: {1000 * statistics.median(waits):.0f} ms, most {1000 * max(waits):.0f} ms"
-    )
+    middle, most = 1000 * statistics.median(waits), 1000 * max(waits)
+    Console().print(f"submit to what a waiting worker tells first: {middle:.0f} ms, most {most:.0f} ms")
     Console().print(f"submitted again: {'the same run' if lab.again('service-0') else 'ANOTHER RUN'}")
 
 
