@@ -68,7 +68,10 @@ class StepProgress(Record, frozen=True, omit_defaults=True):
 
 
 class TrainingCheckpoint(Record):
-    """A step that a run was saved after, and can be resumed from. metrics: `loss` and `validation_loss`, if known."""
+    """A step that a run was saved after. Only the last one and the best are kept, and none once the run is over.
+
+    metrics: `loss` and `validation_loss`, if known.
+    """
 
     id: str
     training: str

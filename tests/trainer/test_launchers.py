@@ -44,7 +44,6 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     Never by `ray stop`, which ends every Ray of the machine.
     """
-    pytest.importorskip("ray.job_submission")
     folder = Path("/tmp") / f"ray-{uuid.uuid4().hex[:8]}"  # Ray's sockets must have short names
     port = free_port()
     log = tmp_path_factory.mktemp("ray") / "head.log"
@@ -207,7 +206,6 @@ def test_on_ray_a_task_waits_for_its_place_and_an_older_attempt_is_ended_first(h
 
 
 def test_a_ray_cluster_that_does_not_answer_is_named() -> None:
-    pytest.importorskip("ray.job_submission")
     with pytest.raises(CannotLaunch, match=r"127\.0\.0\.1:1"):
         RayLauncher("http://127.0.0.1:1")
 
