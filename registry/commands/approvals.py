@@ -7,7 +7,7 @@ from registry.commands.conditions import matches
 from registry.commands.context import Context, Outcome
 from registry.commands.gate import assess
 from registry.commands.moves import check_signed, is_due, moved, standing_proposal
-from registry.commands.reviewed import Reviewed
+from registry.commands.reviewed import Reviewed, reviewed
 from registry.commands.versions import describe, find_version
 from registry.errors import Conflict, Forbidden, GateNotSatisfied, NotFound, PreconditionFailed
 from registry.events import AliasMoved, AnyEvent, ApprovalProposed, JobFailed, VersionRevoked
@@ -40,7 +40,8 @@ def promote(context: Context, adapter: str, number: int, request: Promote, if_ma
     alias = check_alias(request.alias)
     current = context.view.alias(adapter, alias)
     _check_match(current, if_match)
-    report = _satisfied(context, stored)
+    found = reviewed(context.view, stored)
+    report = _satisfied(context, stored, found)
     _check_submitter(context, stored)
     if stored.state not in (State.APPROVABLE, State.APPROVED):
         raise Conflict(f"{stored.ref} is {stored.state}; go back to an earlier version with `tunegate rollback`")
@@ -48,8 +49,8 @@ def promote(context: Context, adapter: str, number: int, request: Promote, if_ma
         return Outcome(alias_info(current))
     if waiting := standing_proposal(context, stored, alias):
         return Outcome(_unsigned(waiting), status=202)
-    event = moved(context, stored, alias, report, by=context.principal.person, reason=request.reason or _PROMOTED)
-    return _answered(context, event)
+    reason = request.reason or _PROMOTED
+    return _answered(context, moved(context, stored, alias, report, found, by=context.principal.person, reason=reason))
 
 
 def countersign(context: Context, adapter: str, number: int, request: Countersign) -> Outcome:
@@ -68,7 +69,12 @@ def countersign(context: Context, adapter: str, number: int, request: Countersig
     if stored.state is State.REVOKED:
         raise Conflict(f"{stored.ref} was revoked; nothing can approve it any more")
     was_named = context.view.has_named(adapter, alias, number)
-    _ = _require_go(stored, assess(context.view, stored)) if was_named else _satisfied(context, stored)
+    found = reviewed(context.view, stored)
+    _ = (
+        _require_go(stored, assess(context.view, stored, found=found))
+        if was_named
+        else _satisfied(context, stored, found)
+    )
     key = context.view.signing_key(request.keyid)
     if key is None or key.person != context.principal.person:
         raise Forbidden(
@@ -131,10 +137,12 @@ def rollback(context: Context, adapter: str, alias: str, request: Rollback, if_m
     if current.number == request.to:
         return Outcome(alias_info(current))
     _check_submitter(context, target)
-    report = _require_go(target, assess(context.view, target))
+    found = reviewed(context.view, target)
+    report = _require_go(target, assess(context.view, target, found=found))
     if waiting := standing_proposal(context, target, alias):
         return Outcome(_unsigned(waiting), status=202)
-    return _answered(context, moved(context, target, alias, report, by=context.principal.person, reason=request.reason))
+    by, reason = context.principal.person, request.reason
+    return _answered(context, moved(context, target, alias, report, found, by=by, reason=reason))
 
 
 def revoke(context: Context, adapter: str, number: int, request: Revoke) -> Outcome:
@@ -185,10 +193,10 @@ def automatic_move(context: Context, stored: StoredVersion, found: Reviewed) -> 
     except GateNotSatisfied:
         return None
     reason = "promoted by policy: the gate is satisfied"
-    return moved(context, stored, "approved", report, by=AUTOMATIC, reason=reason, found=found)
+    return moved(context, stored, "approved", report, found, by=AUTOMATIC, reason=reason)
 
 
-def _satisfied(context: Context, stored: StoredVersion, found: Reviewed | None = None) -> GateReport:
+def _satisfied(context: Context, stored: StoredVersion, found: Reviewed) -> GateReport:
     """The report under the pinned policy, if the gate says go there and under the adapter's present policy."""
     report = _require_go(stored, assess(context.view, stored, found=found))
     present = find_adapter(context, stored.adapter).policy

@@ -11,7 +11,7 @@ from registry.approval.verification import Claim, lacking, open_statement, read_
 from registry.commands import keys
 from registry.commands.bundle import pseudonymous
 from registry.commands.context import Context
-from registry.commands.reviewed import Reviewed, reviewed
+from registry.commands.reviewed import Reviewed
 from registry.commands.versions import base_of
 from registry.errors import Conflict, InvalidRequest, NotFound
 from registry.events import AliasMoved, ApprovalProposed
@@ -24,14 +24,14 @@ def moved(
     stored: StoredVersion,
     alias: str,
     report: GateReport,
+    found: Reviewed,
     *,
     by: str,
     reason: str,
-    found: Reviewed | None = None,
 ) -> AliasMoved | ApprovalProposed:
     """The signed move of an alias to a version whose report says go; a proposal where it takes a second signature.
 
-    found: what people said, where that is not yet recorded.
+    found: what people said, with what is about to be recorded.
     """
     view = context.view
     current = view.alias(stored.adapter, alias)
@@ -54,7 +54,7 @@ def moved(
         evidence=stored.evidence_digest,
         campaign=campaign.id,
         campaign_root=campaign.root,
-        ratings=ratings_digest(pseudonymous(view, stored, found or reviewed(view, stored)).rows),
+        ratings=ratings_digest(pseudonymous(view, stored, found).rows),
         training=stored.training,
         signed_by=roles,
     )

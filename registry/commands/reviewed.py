@@ -1,6 +1,7 @@
 """What people said of a version, gathered from the catalog for the rules that count it."""
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -72,7 +73,14 @@ def reviewed(
 def sealed_result(rule: ReviewRule, facts: ReviewFacts, rows: Sequence[RatingRow], root: str) -> str:
     """The digest of what a campaign comes to at its seal, when no expert has ruled on anything yet."""
     before = msgspec.structs.replace(facts, adjudications=[])
-    return digest_of(msgspec.to_builtins(review_result(Facts(rule, before), rows, root)))
+    return _result_digest(msgspec.json.encode((rule, before, rows, root)))
+
+
+@lru_cache(maxsize=128)
+def _result_digest(counted: bytes) -> str:
+    """Computed once: whether a seal still holds is asked with every promotion, rollback and look at a gate."""
+    rule, facts, rows, root = msgspec.json.decode(counted, type=tuple[ReviewRule, ReviewFacts, list[RatingRow], str])
+    return digest_of(msgspec.to_builtins(review_result(Facts(rule, facts), rows, root)))
 
 
 def rows_of(
@@ -134,7 +142,13 @@ def leaf(assignment: StoredAssignment, rating: StoredRating) -> str:
 def rating_root(assignments: Iterable[StoredAssignment], ratings: Iterable[StoredRating]) -> str:
     """The Merkle root over every rating of a campaign, in the order they came; superseded ones are in it too."""
     known = {one.id: one for one in assignments}
-    return plan.root(leaf(known[one.assignment], one) for one in ratings)
+    return _root(msgspec.json.encode([(known[one.assignment], one) for one in ratings]))
+
+
+@lru_cache(maxsize=128)
+def _root(said: bytes) -> str:
+    pairs = msgspec.json.decode(said, type=list[tuple[StoredAssignment, StoredRating]])
+    return plan.root(leaf(assignment, rating) for assignment, rating in pairs)
 
 
 def weights_of(stored: StoredVersion) -> list[str]:
