@@ -14,15 +14,9 @@ from registry.cli.console import GO, NO_GO, UNDECIDED, connected, console, leave
 from registry.cli.dry_run import problem_line
 from registry.cli.lines import Follower, follow
 from registry.client import Client
+from registry.comparison import Run, caution, how_they_went, number, require_comparable, what_differs, what_they_are
 from registry.errors import InvalidRequest
-from registry.records import (
-    CreateTraining,
-    StepProgress,
-    TrainingCheckpoint,
-    TrainingEvent,
-    TrainingInfo,
-    TrainingStatus,
-)
+from registry.records import CreateTraining, StepProgress, TrainingEvent, TrainingInfo, TrainingStatus
 from registry.transfer import Training, push
 
 _CODES = {TrainingStatus.SUCCEEDED: GO, TrainingStatus.FAILED: NO_GO, TrainingStatus.CANCELLED: NO_GO}
@@ -134,7 +128,7 @@ def list_runs(adapter: str | None, status: str | None) -> None:
     table = Table("id", "adapter", "status", "steps", "loss", "submitted", "version")
     for one in found:
         at = one.progress
-        steps, loss = (f"{at.step}/{at.steps}", _number(at.loss)) if at else ("", "")
+        steps, loss = (f"{at.step}/{at.steps}", number(at.loss)) if at else ("", "")
         table.add_row(one.id, one.adapter, one.status, steps, loss, one.created_at[:16], one.version or "")
     show(found, table)
 
@@ -168,7 +162,7 @@ def checkpoints(run: str) -> None:
         found = list(client.training_checkpoints(run))
     table = Table("step", "saved", "loss", "validation loss")
     for one in found:
-        losses = (_number(one.metrics.get(name)) for name in ("loss", "validation_loss"))
+        losses = (number(one.metrics.get(name)) for name in ("loss", "validation_loss"))
         table.add_row(str(one.step), one.created_at[:19], *losses)
     show(found, table)
 
@@ -203,48 +197,18 @@ def resume(run: str) -> None:
 @training.command(name="compare")
 @click.argument("runs", nargs=-1, required=True, metavar="ID ID …")
 def compare(runs: tuple[str, ...]) -> None:
-    """Runs side by side: where their recipes differ, and how their losses went."""
+    """Two to five runs side by side: where their recipes differ, and how their losses went."""
+    require_comparable(runs)
     with connected() as client:
-        found = [client.training(run) for run in runs]
-        curves = [client.training_metrics(run, points=11) for run in runs]
-        saved = [list(client.training_checkpoints(run)) for run in runs]
-    value = [
-        {"training": one, "metrics": points, "checkpoints": steps}
-        for one, points, steps in zip(found, curves, saved, strict=True)
-    ]
-    table = Table("", *(one.id[:12] for one in found))
-    for name, values in _compared(found, curves, saved):
-        table.add_row(name, *(escape(value) for value in values), style="bold" if len(set(values)) > 1 else None)
+        found = [
+            Run(client.training(run), client.training_metrics(run, points=11), list(client.training_checkpoints(run)))
+            for run in runs
+        ]
+    value = [{"training": one.info, "metrics": one.points, "checkpoints": one.saved} for one in found]
+    table = Table("", *(one.info.id[:12] for one in found), caption=caution(found))
+    for row in (*what_they_are(found), *what_differs(found), *how_they_went(found)):
+        table.add_row(escape(row.name), *(escape(one) for one in row.values), style="bold" if row.differs else None)
     show(value, table)
-
-
-def _compared(
-    found: Sequence[TrainingInfo], curves: Sequence[list[StepProgress]], saved: Sequence[list[TrainingCheckpoint]]
-) -> list[tuple[str, list[str]]]:
-    """Facts of each run by name; of recipes, only the lines in which they differ."""
-    rows = [
-        ("adapter", [one.adapter for one in found]),
-        ("status", [str(one.status) for one in found]),
-        ("version", [one.version or "" for one in found]),
-        ("dataset", [one.dataset[:19] for one in found]),
-    ]
-    lines = [one.recipe.splitlines() for one in found]
-    shared = set(lines[0]).intersection(*lines)
-    rows.append(("recipe", ["\n".join(line for line in one if line.strip() and line not in shared) for one in lines]))
-    for share in range(0, 11, 2):
-        points = [points[round((len(points) - 1) * share / 10)] if points else None for points in curves]
-        rows.append((f"loss at {share * 10} %", [_number(point.loss) if point else "" for point in points]))
-    rows.append(("validation loss", [_best(steps) for steps in saved]))
-    last = [points[-1] if points else None for points in curves]
-    rows.append(("tokens/s", [_number(point.tokens_per_second) if point else "" for point in last]))
-    rows.append(("memory GiB", [_number((point.memory_bytes or 0) / 1024**3) if point else "" for point in last]))
-    return rows
-
-
-def _best(steps: Sequence[TrainingCheckpoint]) -> str:
-    """The least of the validation losses that were told, and the step of it."""
-    known = [(one.metrics["validation_loss"], one.step) for one in steps if "validation_loss" in one.metrics]
-    return "{:.4g} at step {}".format(*min(known)) if known else ""
 
 
 def _described(run: TrainingInfo) -> str:
@@ -269,10 +233,6 @@ def _numbers(step: StepProgress) -> dict[str, float]:
         "GiB": step.memory_bytes / 1024**3 if step.memory_bytes else None,
     }
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
 
 
 COMMANDS = (training,)

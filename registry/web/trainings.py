@@ -1,4 +1,7 @@
-"""The page of a training run: how far it is, its curves, what happened. It loads itself anew while the run goes on."""
+"""The pages of training runs: how far one is, its curves, what happened; and several side by side.
+
+A page loads itself anew while a run of it goes on.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,16 +10,17 @@ from typing import Any
 
 from litestar import Controller, Response, get
 from litestar.params import FromPath
-from markupsafe import Markup
 
 from registry.api.door import OPEN, AnyRequest
-from registry.api.trainings import READERS, curve, thinned
+from registry.api.trainings import READERS, curve, saved, thinned
 from registry.commands import trainings
 from registry.commands.context import Context
+from registry.comparison import Run, caution, how_they_went, require_comparable, what_differs, what_they_are
 from registry.records import TrainingInfo, TrainingStatus
+from registry.storage.views import StoredTraining
+from registry.web.curves import LETTERS, Curves, line_chart, loss_chart, swatch
 from registry.web.rendering import ask, in_words, render, signed_in
 
-_WIDE, _TALL, _LEFT, _BELOW = 640, 180, 64, 22
 _POINTS, _EVENTS = 400, 40
 _REFRESH_SECONDS = "5"
 _OPEN_STATUSES = (TrainingStatus.QUEUED, TrainingStatus.RUNNING)
@@ -37,6 +41,7 @@ class TrainingPages(Controller):
             return {
                 "run": run,
                 "ends": expected_end(run, context.time),
+                "previous": _previous(context, stored),
                 "loss": line_chart("loss", [(one.step, one.loss) for one in points]),
                 "rate": line_chart("learning rate", [(one.step, one.learning_rate) for one in points]),
                 "events": [event for event in events if event.type != "metrics"][-_EVENTS:],
@@ -46,12 +51,61 @@ class TrainingPages(Controller):
 
         async def found() -> Response[str]:
             values = await ask(request, await signed_in(request, *READERS), question)
-            page = render(request, "training.html", values)
-            if values["run"].status in _OPEN_STATUSES:
-                page.headers["Refresh"] = _REFRESH_SECONDS
-            return page
+            return _anew(render(request, "training.html", values), [values["run"]])
 
         return await in_words(request, found)
+
+    @get("/trainings/compare", opt=OPEN)
+    async def compare(self, request: AnyRequest) -> Response[str]:
+        """`?run=ID&run=ID`, two to five of them."""
+        ids = request.query_params.getall("run", [])
+
+        async def found() -> Response[str]:
+            principal = await signed_in(request, *READERS)
+            require_comparable(ids)
+            runs = await ask(request, principal, lambda context: [_with_curves(context, one) for one in ids])
+            values = {**_compared(runs), "person": principal.person, "role": principal.role}
+            return _anew(render(request, "comparison.html", values), [one.info for one in runs])
+
+        return await in_words(request, found)
+
+
+def _anew(page: Response[str], runs: Sequence[TrainingInfo]) -> Response[str]:
+    if any(one.status in _OPEN_STATUSES for one in runs):
+        page.headers["Refresh"] = _REFRESH_SECONDS
+    return page
+
+
+def _previous(context: Context, stored: StoredTraining) -> str | None:
+    """The run of the same adapter that was submitted before this one."""
+    before = context.view.trainings(stored.seq, 1, adapter=stored.adapter, scope=context.principal.scope)
+    return before[0].id if before else None
+
+
+def _with_curves(context: Context, id_: str) -> Run:
+    stored = trainings.find_training(context, id_)
+    events = trainings.events_of(context, stored)
+    return Run(trainings.describe(context, stored), thinned(curve(events), _POINTS), saved(stored.id, events))
+
+
+def _compared(runs: Sequence[Run]) -> dict[str, Any]:
+    curves = [
+        Curves(
+            [(one.step, one.loss) for one in run.points],
+            [(one.step, one.metrics.get("validation_loss")) for one in reversed(run.saved)],
+        )
+        for run in runs
+    ]
+    return {
+        "runs": [
+            {"letter": LETTERS[place], "swatch": swatch(place), "info": one.info} for place, one in enumerate(runs)
+        ],
+        "chart": loss_chart(curves),
+        "caution": caution(runs),
+        "facts": what_they_are(runs),
+        "settings": what_differs(runs),
+        "went": how_they_went(runs),
+    }
 
 
 def expected_end(run: TrainingInfo, now: datetime) -> str | None:
@@ -60,47 +114,3 @@ def expected_end(run: TrainingInfo, now: datetime) -> str | None:
     if run.status is not TrainingStatus.RUNNING or left is None or not math.isfinite(left):
         return None
     return (now + timedelta(seconds=min(left, 10 * 365 * 86400.0))).strftime("%Y-%m-%d %H:%M")
-
-
-def line_chart(name: str, points: Sequence[tuple[int, float | None]]) -> Markup | None:
-    """A value over steps, with its least and greatest written beside it; None for fewer than two values."""
-    known = [(step, value) for step, value in points if value is not None and math.isfinite(value)]
-    if len(known) < 2:
-        return None
-    steps, values = [step for step, _ in known], [value for _, value in known]
-    low, high = min(values), max(values)
-    line = " ".join(f"{_across(step, steps[0], steps[-1]):.1f},{_down(value, low, high):.1f}" for step, value in known)
-    words = f"{name} from {values[0]:.4g} at step {steps[0]} to {values[-1]:.4g} at step {steps[-1]}"
-    shape = (
-        '<svg class="chart curve" viewBox="0 0 {wide} {tall}" width="{wide}" height="{tall}" role="img" '
-        'aria-label="{words}"><path class="scale" d="M{left} 10V{bottom}H{wide}"/>'
-        '<text class="tick end" x="{beside}" y="16">{high}</text>'
-        '<text class="tick end" x="{beside}" y="{bottom}">{low}</text>'
-        '<text class="tick start" x="{left}" y="{tall}">step {first}</text>'
-        '<text class="tick end" x="{wide}" y="{tall}">{last}</text>'
-        '<polyline class="line" points="{line}"/></svg>'
-    )
-    return Markup(shape).format(
-        wide=_WIDE,
-        tall=_TALL,
-        words=words,
-        left=_LEFT,
-        bottom=_TALL - _BELOW,
-        beside=_LEFT - 6,
-        high=f"{high:.3g}",
-        low=f"{low:.3g}",
-        first=steps[0],
-        last=steps[-1],
-        line=line,
-    )
-
-
-def _across(step: int, first: int, last: int) -> float:
-    return _LEFT + (step - first) / max(1, last - first) * (_WIDE - _LEFT - 2)
-
-
-def _down(value: float, low: float, high: float) -> float:
-    bottom = _TALL - _BELOW
-    # A constant is a line in the middle; a span too wide for a float is none that a curve could show.
-    share = (value / 2 - low / 2) / (high / 2 - low / 2) if high > low else 0.5
-    return bottom - share * (bottom - 10)

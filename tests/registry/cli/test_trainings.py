@@ -130,7 +130,8 @@ def test_runs_are_compared_by_what_differs_and_by_their_losses(tunegate: Run, si
         )
         site.client("trainer").cancel_training(job.id)
     shown = tunegate("training", "compare", *runs).out
-    assert "rank = 8" in shown and "rank = 16" in shown and 'name = "r"' not in shown
+    rank = next(line for line in shown.splitlines() if "lora.rank" in line)
+    assert "8" in rank and "16" in rank and '"r"' not in shown
     last = next(line for line in shown.splitlines() if "loss at 100 %" in line)
     assert "1" in last and "0.5" in last
     best = next(line for line in shown.splitlines() if "validation loss" in line)
@@ -138,6 +139,8 @@ def test_runs_are_compared_by_what_differs_and_by_their_losses(tunegate: Run, si
     values = tunegate("--json", "training", "compare", *runs).json
     assert [one["metrics"][-1]["loss"] for one in values] == [1.0, 0.5]
     assert [one["step"] for one in values[0]["checkpoints"]] == [10, 8, 4]
+    for wrong in (runs[:1], [runs[0]] * 2, [*runs, *"abcd"]):
+        assert tunegate("training", "compare", *wrong).code == 3
     listed = tunegate("training", "checkpoints", runs[0])
     assert listed.code == 0 and "2.75" in listed.out
     assert tunegate("--json", "training", "checkpoints", runs[0]).json[0]["id"] == f"{runs[0]}-step-10"

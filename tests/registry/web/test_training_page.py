@@ -23,7 +23,8 @@ from registry.records import (
     TrainingStatus,
 )
 from registry.settings import Home
-from registry.web.trainings import expected_end, line_chart
+from registry.web.curves import line_chart
+from registry.web.trainings import expected_end
 
 EVIL = "<script>alert(1)</script>\u202e"
 
