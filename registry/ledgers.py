@@ -5,6 +5,7 @@ of provenance, which are then empty.
 """
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,16 @@ import duckdb
 from msgspec import Struct
 
 from registry.errors import InvalidRequest
+from registry.licensed import REVIEW_FIELDS, void_review
+from registry.records import LedgerReviews
 
 TRAINED = "trained"
 _MEMORY = "512MB"
+# A row that ended otherwise taught something, whatever that is called; so did one with tokens that were trained on.
+_NOT_TRAINED = "'validation', 'test', 'duplicate', 'too_long', 'blocked', 'empty', 'held_out'"
+# Replay holds the base's own answers, at which the adapter is held: there is nothing that a person could have reviewed.
+_TAUGHT = f"trained_tokens != 0 OR (disposition NOT IN ({_NOT_TRAINED}) AND source != 'replay')"
+_MOST_ROWS, _MOST_NAMED, _TEXT = 1_000_000, 5, 64
 
 
 class LedgerEntry(Struct, frozen=True):
@@ -46,9 +54,14 @@ class Ledger:
     """An open ledger; close it, or use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._db = duckdb.connect(config={"memory_limit": _MEMORY, "threads": 1})
+        self._path = path.resolve()
+        self._db = duckdb.connect(
+            config={"memory_limit": _MEMORY, "threads": 1, "autoload_known_extensions": False, "temp_directory": ""}
+        )
         try:
+            # A file of somebody else's making is read by a connection that can reach nothing else.
+            self._db.execute(f"SET allowed_paths = [{_quoted(str(self._path))}]")
+            self._db.execute("SET enable_external_access = false")
             self._columns = self._select()
         except BaseException:
             self._db.close()
@@ -83,6 +96,27 @@ class Ledger:
             )
         query = f'SELECT "{column}" AS value, count(*) FROM ({self._columns}) GROUP BY value ORDER BY 2 DESC, 1'
         return {str(value): int(count) for value, count in self._run(query, []) if value}
+
+    def reviews(self, by: datetime) -> LedgerReviews:
+        """How many rows taught something, and how many of these a licensed person had reviewed `by` then.
+
+        Raises InvalidRequest for what is no ledger, or has more than a million rows.
+        """
+        if self._run(f"SELECT 1 FROM ({self._columns}) LIMIT 1 OFFSET {_MOST_ROWS}", []):
+            raise InvalidRequest(f"the ledger has more than {_MOST_ROWS:,} rows; train on fewer")
+        told = ", ".join(f"left({name}, {_TEXT}) AS {name}" for name in REVIEW_FIELDS)
+        groups = self._run(
+            f"SELECT {told}, source = 'dpo', count(*), min(line) FROM ({self._columns}) WHERE {_TAUGHT} "
+            "GROUP BY ALL ORDER BY min(place)",
+            [],
+        )
+        void = [group for group in groups if void_review(dict(zip(REVIEW_FIELDS, group, strict=False)), by)]
+        trained = sum(group[-2] for group in groups)
+        return LedgerReviews(
+            trained=trained,
+            licensed=trained - sum(group[-2] for group in void),
+            without=tuple(f"{'pair on ' * group[-3]}line {group[-1]}" for group in void[:_MOST_NAMED]),
+        )
 
     def _entries(self, where: str, values: list[Any]) -> Iterator[LedgerEntry]:
         for row in self._run(f"SELECT * FROM ({self._columns}) WHERE {where} ORDER BY place", values):

@@ -20,6 +20,7 @@ from registry.client.serving import AsyncClient
 from registry.errors import InvalidRequest
 from registry.gate.curtail import accuracy_is_lost, forgetting_is_lost
 from registry.gate.summary import Sections, summarise
+from registry.licensed import REVIEW_FIELDS, is_after, moment, void_review
 from registry.names import digest_of
 from registry.suites import (
     Choice,
@@ -36,6 +37,7 @@ from registry.suites import (
 )
 
 __all__ = [
+    "REVIEW_FIELDS",
     "AsyncClient",
     "Choice",
     "Client",
@@ -57,8 +59,11 @@ __all__ = [
     "describe_file",
     "digest_of",
     "forgetting_is_lost",
+    "is_after",
+    "moment",
     "read_suite",
     "summarise",
+    "void_review",
 ]
 
 

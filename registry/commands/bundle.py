@@ -37,6 +37,7 @@ def bundle_of(context: Context, adapter: str, number: int) -> Bundle:
         revoked=subject.revoked,
         rejected=subject.rejected,
         waived=dict(subject.waived),
+        reviews=subject.reviews,
         evidence=stored.evidence,
         evidence_digest=stored.evidence_digest,
         ratings=ratings,

@@ -73,6 +73,7 @@ def subject_of(view: View, stored: StoredVersion, policy_digest: str) -> Subject
         revoked=stored.state is State.REVOKED,
         rejected=stored.rejected,
         waived=stored.training.waived if stored.training else {},
+        reviews=stored.reviews,
     )
 
 

@@ -1,5 +1,6 @@
 """Versions: submitted by their hashes, completed once every byte is here, sealed for good."""
 
+import logging
 from typing import NamedTuple
 
 import msgspec
@@ -25,12 +26,14 @@ from registry.inspection.adapter import (
     spans_of,
 )
 from registry.inspection.weights import check_weights
+from registry.ledgers import Ledger
 from registry.names import check_hex, parse_reference, sha256_hex
 from registry.records import (
     Base,
     FileEntry,
     Finding,
     ItemRow,
+    LedgerReviews,
     Resolved,
     Role,
     State,
@@ -46,6 +49,8 @@ from registry.records import (
 from registry.storage.blobs import LocalBlobs
 from registry.storage.views import StoredVersion, View
 
+_log = logging.getLogger("tunegate")
+_LEDGER_BYTES = 256 * 1024**2
 # Who may see how a version was trained and measured.
 _INSIDERS = frozenset(Role) - {Role.CONSUMER, Role.REVIEWER}
 
@@ -92,11 +97,15 @@ def submit(context: Context, adapter: str, request: SubmitVersion) -> Outcome:
 
 
 class Inspected(NamedTuple):
-    """What the inspection of a version's files found, all of which were stored. It holds for this manifest alone."""
+    """What the inspection of a version's files found, all of which were stored. It holds for this manifest alone.
+
+    reviews: of the rows that its ledger says it was trained on; None without a training record.
+    """
 
     ref: str
     digest: str
     findings: list[Finding]
+    reviews: LedgerReviews | None
 
 
 def inspect_ahead(context: Context, adapter: str, number: int) -> Inspected | None:
@@ -107,7 +116,7 @@ def inspect_ahead(context: Context, adapter: str, number: int) -> Inspected | No
     stored = find_version(context, adapter, number)
     if stored.state is not State.UPLOADING:
         return None
-    return Inspected(stored.ref, stored.digest, _inspect(context, stored))
+    return _inspected(context, stored)
 
 
 def complete(context: Context, adapter: str, number: int, inspected: Inspected | None = None) -> Outcome:
@@ -126,7 +135,7 @@ def complete(context: Context, adapter: str, number: int, inspected: Inspected |
     if stored.state is not State.UPLOADING:
         return Outcome(_answer(stored, []))
     if inspected is None or (inspected.ref, inspected.digest) != (stored.ref, stored.digest):
-        inspected = Inspected(stored.ref, stored.digest, _inspect(context, stored))
+        inspected = _inspected(context, stored)
     # What was inspected ahead may have been quarantined or collected since.
     _require_blobs(context, stored)
     found = inspected.findings
@@ -139,6 +148,7 @@ def complete(context: Context, adapter: str, number: int, inspected: Inspected |
         policy=policy,
         findings=found,
         job=sha256_hex(f"evaluation {adapter} {number} {stored.digest}".encode())[:32],
+        reviews=inspected.reviews,
     )
     sealed = stored._replace(state=State.SUBMITTED)
     return Outcome(_answer(sealed, []), [event])
@@ -149,6 +159,30 @@ def _require_blobs(context: Context, stored: StoredVersion) -> None:
         raise InspectionFailed(
             f"{stored.ref} still misses {len(missing)} blobs: {', '.join(missing)}; upload them first", missing
         )
+
+
+def _inspected(context: Context, stored: StoredVersion) -> Inspected:
+    findings = _inspect(context, stored)
+    refused = any(finding.severity == "error" for finding in findings)
+    reviews = _reviews(context, stored.training) if stored.training and not refused else None
+    return Inspected(stored.ref, stored.digest, findings, reviews)
+
+
+def _reviews(context: Context, training: TrainingRecord) -> LedgerReviews:
+    """Counted here and now, whatever the policy asks today: another one may ask for it later.
+
+    What is no ledger is no fault of the files; it is for a policy that demands reviews to refuse.
+    """
+    blobs, sha256 = context.services.blobs, training.ledger.removeprefix("sha256:")
+    if (size := blobs.size(sha256)) > _LEDGER_BYTES:
+        return LedgerReviews(problem=f"its ledger has {size:,} bytes, {_LEDGER_BYTES:,} are read at most")
+    blobs.check(sha256)
+    try:
+        with Ledger(blobs.path(sha256)) as ledger:
+            return ledger.reviews(context.time)
+    except InvalidRequest as error:
+        _log.warning("the ledger %s could not be read: %s", sha256, error)
+        return LedgerReviews(problem="its ledger cannot be read as one of a training run of at most a million rows")
 
 
 def _inspect(context: Context, stored: StoredVersion) -> list[Finding]:

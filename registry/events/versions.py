@@ -10,6 +10,7 @@ from registry.records import (
     FileEntry,
     Finding,
     GateReport,
+    LedgerReviews,
     Policy,
     State,
     SuiteKind,
@@ -52,13 +53,17 @@ class VersionCreated(Event, frozen=True, tag="version.created"):
 
 
 class VersionSubmitted(Event, frozen=True, tag="version.submitted"):
-    """Upload complete and inspected: the version is sealed, its policy pinned, its evaluation queued as `job`."""
+    """Upload complete and inspected: the version is sealed, its policy pinned, its evaluation queued as `job`.
+
+    reviews: None without a training record, and in entries from before they were counted.
+    """
 
     adapter: str
     number: int
     policy: Digest
     findings: list[Finding]
     job: str
+    reviews: LedgerReviews | None = None
 
 
 class JobQueued(Event, frozen=True, tag="job.queued"):

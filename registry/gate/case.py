@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from registry.records import Check, Evidence, Plain, Policy, RatingRow, ReviewFacts, SliceReport, Status
+from registry.records import Check, Evidence, LedgerReviews, Plain, Policy, RatingRow, ReviewFacts, SliceReport, Status
 
 # Every run must report these; the first says something about the adapter, the others whether numbers can be believed.
 # How many answers were cut off is about the adapter's answers to one suite, and is counted there: see `rambling`.
@@ -33,6 +33,7 @@ class Subject(NamedTuple):
     revoked: bool = False
     rejected: str | None = None  # why a release manager refused it, where one did
     waived: Mapping[str, str] = {}  # reason by code of what would have stopped its training
+    reviews: LedgerReviews | None = None  # of the rows that trained it, where they were counted
 
 
 class Case(NamedTuple):

@@ -22,6 +22,7 @@ from registry.gate.case import (
     unusable,
     worst,
 )
+from registry.gate.licensed import licensed_review
 from registry.gate.limits import side
 from registry.gate.reviews import review
 from registry.gate.statistics import Interval, clustered_ratio, exponential
@@ -50,7 +51,7 @@ def decide(
     review: what the ratings are counted by; None for a version that was decided before campaigns were sealed.
     """
     case = Case(subject, evidence, ratings, review)
-    checks = [*(rule(case) for rule in RULES), *extras(case)]
+    checks = [*(rule(case) for rule in RULES), *licensed_review(case), *extras(case)]
     return GateReport(
         ref=subject.ref,
         digest=subject.digest,

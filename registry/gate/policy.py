@@ -130,6 +130,8 @@ def policy_digest(policy: Policy) -> str:
     document = msgspec.to_builtins(policy)
     if not policy.promotion.second_signature:
         del document["promotion"]["second_signature"]
+    if not policy.provenance.licensed_review:
+        del document["provenance"]["licensed_review"]
     unsaid = msgspec.to_builtins(ReviewRule())
     review = document["review"]
     document["review"] = {

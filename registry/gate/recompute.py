@@ -65,6 +65,7 @@ def subject_of(bundle: Bundle) -> Subject:
         revoked=bundle.revoked,
         rejected=bundle.rejected,
         waived=bundle.waived,
+        reviews=bundle.reviews,
     )
 
 

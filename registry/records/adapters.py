@@ -42,7 +42,7 @@ class TrainingRecord(Record, omit_defaults=True):
 
     run: the id of the training, where it was one of this registry's. waived: reason by code of the findings that would
     have stopped it. lint: what its recipe, its size and its result had against them. preflight: how many findings its
-    data had, by code. The codes are in docs/training.md.
+    data and pairs had, by code. The codes are in docs/training.md.
     """
 
     base: Digest
@@ -58,6 +58,19 @@ class TrainingRecord(Record, omit_defaults=True):
     waived: Annotated[dict[_LintCode, Text], Meta(max_length=100)] = {}
     lint: Annotated[list[Finding], Meta(max_length=100)] = []
     preflight: Annotated[dict[_LintCode, Count], Meta(max_length=200)] = {}
+
+
+class LedgerReviews(Record, omit_defaults=True):
+    """Of a ledger's rows that taught the adapter something: how many, and how many of them a licensed person reviewed.
+
+    Counted by the registry when the version was sealed. without: a few of the others, such as "line 12". problem: why
+    the ledger could not be read; nothing was counted then.
+    """
+
+    trained: Count = 0
+    licensed: Count = 0
+    without: tuple[str, ...] = ()
+    problem: str | None = None
 
 
 def manifest_digest(files: Sequence[FileEntry], base: Base | None = None) -> str:

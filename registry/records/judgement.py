@@ -1,5 +1,6 @@
 """What the gate says, and everything it said it from."""
 
+from registry.records.adapters import LedgerReviews
 from registry.records.evidence import EngineInfo, Evidence
 from registry.records.policy import Policy
 from registry.records.review import RatingRow, ReviewFacts
@@ -45,8 +46,8 @@ class GateReport(Record):
 class Bundle(Record):
     """What a version's verdict was decided from: with the blob of per-item rows that `evidence` names, it can be again.
 
-    document: the policy, of digest `policy`. sealed to revoked, and waived: what the gate knows without measuring (see
-    `registry.gate.case.Subject`). ratings: each person under one pseudonym. review: what they are counted by; None
+    document: the policy, of digest `policy`. sealed to revoked, waived, reviews: what the gate knows without measuring
+    (see `registry.gate.case.Subject`). ratings: each person under one pseudonym. review: what they are counted by; None
     where the version was decided before campaigns were sealed. report: what the registry's own gate says, and
     software: which tunegate said it.
     """
@@ -71,3 +72,4 @@ class Bundle(Record):
     rejected: str | None = None
     review: ReviewFacts | None = None
     waived: dict[str, str] = {}
+    reviews: LedgerReviews | None = None

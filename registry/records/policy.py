@@ -71,8 +71,11 @@ class ReviewRule(Request):
 
 
 class ProvenanceRule(Request):
+    """licensed_review: every row that trained was reviewed by someone whose credential was valid then."""
+
     require_training_record: bool = True
     max_contaminated: float = 0.05
+    licensed_review: bool = False
 
 
 class PromotionRule(Request):

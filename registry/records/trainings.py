@@ -144,13 +144,15 @@ class ProgressNote(Request):
 class PostProgress(Request):
     """What happened since the last post, oldest first; nothing at all is a heartbeat.
 
-    log: what the trainer printed, from byte `log_from` of what it printed in this claim.
+    log: what the trainer printed, from byte `log_from` of what it printed in this claim. last_words: of a worker whose
+    run was paused or cancelled, about what it did until it stopped; taken until another worker claims the run.
     """
 
     fence: Count
     notes: Annotated[list[ProgressNote], Meta(max_length=1000)] = []
     log: Annotated[str, Meta(max_length=65_536)] = ""
     log_from: Count = 0
+    last_words: bool = False
 
 
 class FinishTraining(Request):

@@ -24,7 +24,7 @@ from registry.storage.rows import ITEM_TYPES, quoted, read_rows, source_of
 from registry.storage.views import View
 from registry.storage.writer import GlanceView, WriterView
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 _log = logging.getLogger("tunegate")
 _FOLD_BATCH = 500
 _MAX_ROWS_BYTES = 256 * 1024**2

@@ -126,6 +126,7 @@ CREATE TABLE versions (
     decided BIGINT,
     rejected TEXT,
     sealed_by TEXT,
+    reviews JSON,
     PRIMARY KEY (adapter, number),
     UNIQUE (adapter, digest)
 );

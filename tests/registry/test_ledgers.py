@@ -1,18 +1,23 @@
 """Ledgers read back: by what became of a row, by row, by source; older ones and files that are none."""
 
+import contextlib
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import InvalidRequest
 from registry.ledgers import Ledger, LedgerEntry
+from registry.licensed import REVIEW_FIELDS, void_review
+from registry.records import LedgerReviews
 from trainer.ledger import LedgerRow, write_ledger
 
 
-def make_row(line: int, disposition: str = "trained", **changes: str) -> LedgerRow:
+def make_row(line: int, disposition: str = "trained", **changes: Any) -> LedgerRow:
     row = LedgerRow("data", f"r{line}", line, "g", disposition, "", f"{line:064x}", f"{line + 1000:064x}", 40, 10)
     return row._replace(**changes)
 
@@ -84,3 +89,142 @@ def test_a_file_that_is_no_ledger_is_told_so(tmp_path_factory: pytest.TempPathFa
     path.write_bytes(b"PAR1" + data[:cut] + b"PAR1")
     with pytest.raises(InvalidRequest, match="no training ledger"):
         Ledger(path)
+
+
+# -- who reviewed what trained -----------------------------------------------------------------------------------------
+
+RIGHT = {
+    "reviewer": "ada",
+    "credential": "nurse 7",
+    "reviewed_at": "2026-03-01",
+    "credential_valid_until": "2026-12-31",
+}
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+def reviews_of(path: Path, *rows: LedgerRow) -> LedgerReviews:
+    write_ledger(path / "reviewed.parquet", rows)
+    with Ledger(path / "reviewed.parquet") as ledger:
+        return ledger.reviews(NOW)
+
+
+def test_rows_that_trained_are_counted_and_those_without_a_valid_review_are_named(tmp_path: Path) -> None:
+    found = reviews_of(
+        tmp_path,
+        make_row(1, **RIGHT),
+        make_row(2, **RIGHT),
+        make_row(3),
+        make_row(4, **{**RIGHT, "credential_valid_until": "2026-02-28"}),
+        make_row(5, **{**RIGHT, "credential": " "}),
+        make_row(6, source="dpo"),
+        make_row(7, source="dpo", **RIGHT),
+        make_row(8, "blocked", trained_tokens=0),
+    )
+    assert found == LedgerReviews(trained=7, licensed=3, without=("line 3", "line 4", "line 5", "pair on line 6"))
+
+
+@pytest.mark.parametrize(
+    ("at", "licensed"),
+    [
+        ("2026-06-01", 1),
+        ("2026-06-01T12:00:00Z", 1),
+        ("2026-06-01T12:00:01Z", 0),
+        ("2026-06-01T12:30:00+01:00", 1),
+        ("2026-06-02", 0),
+    ],
+)
+def test_a_review_that_is_later_than_the_ledger_is_none(tmp_path: Path, at: str, licensed: int) -> None:
+    assert reviews_of(tmp_path, make_row(1, **{**RIGHT, "reviewed_at": at})).licensed == licensed
+
+
+@pytest.mark.parametrize("disposition", ["validation", "test", "duplicate", "too_long", "blocked", "empty", "held_out"])
+def test_a_row_that_did_not_train_needs_no_review(tmp_path: Path, disposition: str) -> None:
+    assert reviews_of(tmp_path, make_row(1, disposition, trained_tokens=0)) == LedgerReviews()
+    # What was trained on was trained on, whatever the ledger calls it.
+    assert reviews_of(tmp_path, make_row(1, disposition, trained_tokens=3)).trained == 1
+
+
+@pytest.mark.parametrize("disposition", ["trained", "truncated", "", "Blocked", "validation ", "rehearsed"])
+def test_what_a_row_became_is_not_guessed_to_be_harmless(tmp_path: Path, disposition: str) -> None:
+    assert reviews_of(tmp_path, make_row(1, disposition, trained_tokens=0)).trained == 1
+
+
+def test_replay_teaches_nothing_that_a_person_wrote_unless_its_tokens_were_learnt(tmp_path: Path) -> None:
+    assert reviews_of(tmp_path, make_row(1, source="replay", trained_tokens=0)) == LedgerReviews()
+    assert reviews_of(tmp_path, make_row(1, source="replay", trained_tokens=1)).trained == 1
+    assert reviews_of(tmp_path, make_row(1, source="replay", trained_tokens=-1)).trained == 1
+
+
+def test_a_ledger_without_the_columns_of_a_review_shows_none(tmp_path: Path) -> None:
+    write_ledger(tmp_path / "new.parquet", [make_row(1, **RIGHT)])
+    with duckdb.connect() as db:
+        names = ", ".join(RIGHT)
+        rest = f"SELECT * EXCLUDE ({names}) FROM '{tmp_path}/new.parquet'"
+        db.execute(f"COPY ({rest}) TO '{tmp_path}/o.parquet' (FORMAT parquet)")
+    with Ledger(tmp_path / "o.parquet") as ledger:
+        assert ledger.reviews(NOW) == LedgerReviews(trained=1, licensed=0, without=("line 1",))
+
+
+def test_a_ledger_of_more_rows_than_are_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("registry.ledgers._MOST_ROWS", 2)
+    assert reviews_of(tmp_path, make_row(1), make_row(2)).trained == 2
+    with pytest.raises(InvalidRequest, match="more than 2 rows"):
+        reviews_of(tmp_path, make_row(1), make_row(2), make_row(3))
+
+
+DATES = st.sampled_from(
+    ["", "2026-01-01", "2026-05-01T10:00:00Z", "2026-06-01", "2026-07-01", "soon", "2026-05-01 " * 9]
+)
+ROWS = st.builds(
+    lambda source, disposition, tokens, who, what, at, until: make_row(
+        1,
+        disposition,
+        source=source,
+        trained_tokens=tokens,
+        reviewer=who,
+        credential=what,
+        reviewed_at=at,
+        credential_valid_until=until,
+    ),
+    st.sampled_from(["data", "replay", "dpo"]),
+    st.sampled_from(["trained", "test", "blocked"]),
+    st.sampled_from([0, 5]),
+    st.sampled_from(["", "ada", "bo" * 50]),
+    st.sampled_from(["", "nurse", "\u00a0"]),
+    DATES,
+    DATES,
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None)
+@given(st.lists(ROWS, max_size=30))
+def test_the_counts_are_those_of_looking_at_every_row(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[LedgerRow]
+) -> None:
+    taught = [row for row in rows if row.trained_tokens or (row.disposition == "trained" and row.source != "replay")]
+    valid = [row for row in taught if not void_review({key: getattr(row, key) for key in REVIEW_FIELDS}, NOW)]
+    found = reviews_of(tmp_path_factory.mktemp("rows"), *rows)
+    assert (found.trained, found.licensed, bool(found.without)) == (len(taught), len(valid), taught != valid)
+
+
+def test_reading_a_ledger_reaches_no_other_file(tmp_path: Path, file: Path) -> None:
+    (tmp_path / "other.csv").write_text("a\n1\n")
+    with Ledger(file) as ledger, pytest.raises(InvalidRequest, match="no training ledger"):
+        ledger._run(f"SELECT * FROM '{tmp_path}/other.csv'", [])
+
+
+@pytest.mark.slow
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_a_ledger_with_damaged_bytes_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    write_ledger(folder / "l.parquet", [make_row(n, **RIGHT) for n in range(1, 40)])
+    body = bytearray((folder / "l.parquet").read_bytes())
+    for place in data.draw(st.lists(st.integers(0, len(body) - 1), min_size=1, max_size=6)):
+        body[place] = data.draw(st.integers(0, 255))
+    (folder / "l.parquet").write_bytes(body)
+    with contextlib.suppress(InvalidRequest), Ledger(folder / "l.parquet") as ledger:
+        assert ledger.reviews(NOW).licensed <= 39

@@ -1,6 +1,7 @@
 """Rows whose reviewer was not licensed at the review do not train where the recipe demands it; the ledger says why."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_base import build_tokenizer
 
+from registry.client import InvalidRequest
 from registry.ledgers import Ledger
 from trainer.ledger import LedgerRow, write_ledger
 from trainer.model import load_tokenizer
-from trainer.preflight.reading import read
-from trainer.provenance import REVIEW, lacking, moment
+from trainer.preflight.check import Options, admit
+from trainer.preflight.codes import Waiver
+from trainer.preflight.pairs import check_pairs
+from trainer.preflight.reading import Row, read
+from trainer.preflight.reviews import check_reviews
+from trainer.provenance import REVIEW_FIELDS, lacking, moment
 from trainer.recipe import parse_recipe
 from trainer.record import ledger
 from trainer.rendering import render_data
@@ -47,7 +53,7 @@ def test_a_review_counts_if_the_credential_was_valid_when_it_was_made(change: di
     assert why in found and bool(found) is bool(why)
 
 
-@pytest.mark.parametrize("key", REVIEW)
+@pytest.mark.parametrize("key", REVIEW_FIELDS)
 def test_nothing_that_a_review_needs_may_be_missing(key: str) -> None:
     told = {name: value for name, value in RIGHT.items() if name != key}
     assert lacking(told, (), licensed_review=True) == f"without {key}"
@@ -55,7 +61,7 @@ def test_nothing_that_a_review_needs_may_be_missing(key: str) -> None:
 
 
 def test_without_the_demand_an_old_credential_stops_nothing() -> None:
-    assert lacking({**RIGHT, "credential_valid_until": "2001-01-01"}, REVIEW, licensed_review=False) == ""
+    assert lacking({**RIGHT, "credential_valid_until": "2001-01-01"}, REVIEW_FIELDS, licensed_review=False) == ""
 
 
 @given(st.datetimes(), st.datetimes())
@@ -129,6 +135,41 @@ def test_a_ledger_of_an_older_trainer_is_read_without_the_dates(tmp_path: Path) 
     with Ledger(tmp_path / "old.parquet") as told:
         (found,) = told.entries()
     assert (found.credential, found.reviewed_at) == ("nurse 7", "")
+
+
+def told(reviewed_at: str) -> dict[str, str]:
+    return {**RIGHT, "reviewed_at": reviewed_at, "credential_valid_until": "9999-12-31"}
+
+
+def test_a_review_that_is_still_to_come_is_a_finding_and_one_of_today_is_none() -> None:
+    now = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+    dates = ["2026-03-01", "2026-03-01T09:30Z", "2026-03-01T10:00+01:00", "2026-03-02", "2026-03-01T09:31Z", "", "soon"]
+    rows = [Row(f"r{n}", n, (), "a", "g", "d", n, None, told(text)) for n, text in enumerate(dates, start=1)]
+    found = list(check_reviews([*rows, Row("x", 8, (), "a", "g", "d", 8)], now))
+    assert [(one.line, one.rule, one.severity) for one in found] == [(4, "E253", "error"), (5, "E253", "error")]
+    assert found[0].message == "reviewed_at is '2026-03-02', and it is 2026-03-01T09:30Z"
+
+
+def test_data_with_a_review_that_is_still_to_come_are_stopped_before_a_run(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": f"q{n}", "output": f"a{n}", **told("9998-01-01" if n == 3 else "2026-03-01")} for n in range(5)
+    ]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    few = Waiver("E140", "a pilot")
+    with pytest.raises(InvalidRequest, match=r"line 4: reviewed_at is '9998-01-01'.*give the day"):
+        admit(tmp_path / "d.jsonl", Options(waivers=[few]))
+    report = admit(tmp_path / "d.jsonl", Options(waivers=[few, Waiver("E253", "a clock that went wrong")]))
+    assert report.counts()["E253"] == 1
+
+
+def test_pairs_with_a_review_that_is_still_to_come_are_named_too(tmp_path: Path) -> None:
+    pairs = [
+        {"prompt": f"q{n}", "chosen": f"a{n}", "rejected": f"b{n}", **told("9998-01-01" if n == 3 else "2026-03-01")}
+        for n in range(5)
+    ]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    report = check_pairs(tmp_path / "p.jsonl", Options()).report
+    assert [one.line for one in report.problems if one.rule == "E253"] == [4] and report.blocked
 
 
 def test_a_credential_that_was_withdrawn_on_the_day_of_the_review_does_not_count() -> None:

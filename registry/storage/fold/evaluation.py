@@ -20,6 +20,7 @@ def _(event: VersionSubmitted, to: Target) -> None:
         sealed_by=to.entry.actor.person,
         policy=event.policy,
         findings=as_json(event.findings),
+        reviews=as_json(event.reviews) if event.reviews else None,
     )
     _queue(to, event.job, event.adapter, event.number)
 

@@ -72,6 +72,7 @@ def _(event: VersionCreated, to: Target) -> None:
         decided=None,
         rejected=None,
         sealed_by=None,
+        reviews=None,
     )
     held = {("file", file.sha256) for file in event.files}
     if event.training:

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from registry.names import Reference
-from registry.records import Evidence, FileEntry, Finding, State, TrainingRecord
+from registry.records import Evidence, FileEntry, Finding, LedgerReviews, State, TrainingRecord
 from registry.search import Condition, Operator
 from registry.storage.views.adapters import Adapters
 from registry.storage.views.reader import places, read_json
@@ -36,6 +36,7 @@ class StoredVersion(NamedTuple):
     evidence: Evidence | None
     rejected: str | None  # why a release manager refused it, where one did
     sealed_by: str | None
+    reviews: LedgerReviews | None
 
     @property
     def ref(self) -> str:
@@ -122,7 +123,7 @@ class Versions(Adapters):
     def _versions(self, clause: str, *values: Any) -> list[StoredVersion]:
         columns = (
             "adapter, number, digest, state, files, training, notes, submitter, created_at, sealed_at, policy, "
-            "findings, evidence_digest, evidence, rejected, sealed_by"
+            "findings, evidence_digest, evidence, rejected, sealed_by, reviews"
         )
         return [stored_version(row) for row in self._all(f"SELECT {columns} FROM versions {clause}", *values)]
 
@@ -187,6 +188,7 @@ def stored_version(row: tuple[Any, ...]) -> StoredVersion:
         training=read_json(row[5], TrainingRecord) if row[5] else None,
         findings=read_json(row[11], list[Finding]),
         evidence=_read_evidence(row[13]) if row[13] else None,
+        reviews=read_json(row[16], LedgerReviews) if row[16] else None,
     )
 
 

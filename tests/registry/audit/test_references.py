@@ -72,6 +72,8 @@ class Example:
                 return cls(**{field.name: self.of(field.type, f"{path}.{field.name}") for field in fields})
             case msgspec.inspect.ListType(item_type=item):
                 return [self.of(item, f"{path}[]")]
+            case msgspec.inspect.VarTupleType(item_type=item):
+                return (self.of(item, f"{path}[]"),)
             case msgspec.inspect.DictType(key_type=key, value_type=value):
                 return {self.of(key, f"{path}{{key}}"): self.of(value, f"{path}{{}}")}
             case msgspec.inspect.UnionType(types=types):

@@ -284,11 +284,11 @@ def test_an_extra_suite_that_is_not_registered_is_named_with_the_others() -> Non
 
 
 def test_extra_suites_are_part_of_the_digest_and_their_absence_is_not() -> None:
-    """A policy from before there were extra suites and second signatures keeps its digest."""
+    """A policy from before there were extra suites, second signatures and licensed reviews keeps its digest."""
     rules = [ExtraRule(suite="a", min=0.5), ExtraRule(suite="a", min=0.6), ExtraRule(suite="a", margin=0.5)]
     assert len({policy_digest(Policy()), *(policy_digest(Policy(extra=[rule])) for rule in rules)}) == 4
     old: Any = msgspec.to_builtins(Policy())
-    del old["extra"], old["promotion"]["second_signature"]
+    del old["extra"], old["promotion"]["second_signature"], old["provenance"]["licensed_review"]
     old["review"] = {key: old["review"][key] for key in tomllib.loads(DOCUMENTED)["review"]} | {
         "suite": "support-desk/pilot"
     }
@@ -306,7 +306,7 @@ def test_an_old_journals_policy_is_read_with_the_defaults_of_later_keys_and_keep
     """The very bytes of an entry from before reviews had gold items, controls and seals."""
     digest = "sha256:74c36dbf862202cc56e60247ed0a2b4953ce94fac58db0e8d7c0b513564313e8"
     document: Any = msgspec.to_builtins(Policy())
-    del document["extra"], document["promotion"]["second_signature"]
+    del document["extra"], document["promotion"]["second_signature"], document["provenance"]["licensed_review"]
     first = ("suite", "reviewers", "outputs", "min_mean", "safety_veto", "max_hallucination_rate")
     document["review"] = {key: document["review"][key] for key in first}
     event = {"type": "policy.set", "adapter": "a", "digest": digest, "revision": 1, "document": document}
