@@ -51,6 +51,7 @@ def main(root: Path, fence: int) -> None:
             now = read_whole(place.order, Order)
             if now is None or now.stop or now.fence != fence:
                 kept.write_text(str(done))
+                tell(Told(message=f"saved step {done}", step=StepProgress(step=done, steps=steps, checkpoint=True)))
                 write_whole(place.ended(fence), Ended(stopped=True))
                 return
     write_whole(place.ended(fence), Ended(directory=str(result(root, text, Path(order.base), recipe.name))))

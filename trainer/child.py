@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from registry.records import StepProgress
+from registry.records import FaultKind, StepProgress
 from trainer.faults import NO_ROOM_FOR_A_WORD, Busy, fault_of
 from trainer.launchers import PARENT
 from trainer.recipe import read_recipe
@@ -44,9 +44,10 @@ def main(arguments: list[str]) -> None:
     except Stopped:
         pass
     except BaseException as error:
-        with contextlib.suppress(OSError):  # of a disk that is full
-            traceback.print_exc()
         fault = fault_of(error, "input_invalid")
+        with contextlib.suppress(OSError):  # of a disk that is full
+            # Where recipe or data are to be mended, the words say how, and our own lines say nothing.
+            traceback.print_exception(error, limit=0 if fault.error.kind is FaultKind.USER_ERROR else None)
         # torch says of a full disk that a file "has an unexpected position".
         if fault.error.code == "crashed" and (full := _disk_fault(place)) is not None:
             fault = fault_of(full, "input_invalid")
@@ -64,8 +65,12 @@ def _train(place: Workspace, fence: int, told: BinaryIO) -> Ended:
     recipe, text = read_recipe(place.recipe)
     given = Given(place.data(recipe.data), place.replay, place.pairs(recipe.dpo.pairs if recipe.dpo else ""))
     plan = plan_run(recipe, text, place.root, Path(order.base), place.root, given)
-    teller = _Teller(told, place, fence, Shelf(plan.directory))
-    run(plan, Reporter(teller.stage, teller.step, teller.is_to_stop))
+    teller = _Teller(told, place, fence, Shelf(plan.directory, order.saved))
+    try:
+        run(plan, Reporter(teller.stage, teller.step, teller.is_to_stop))
+    finally:
+        with contextlib.suppress(OSError):  # of a disk that is full: it must not hide why the run ended
+            teller.checkpoints()
     return Ended(directory=str(plan.directory))
 
 
@@ -78,13 +83,13 @@ class _Teller:
         self._stage, self._began, self._first = "", time.monotonic(), 0
 
     def stage(self, text: str) -> None:
-        self._tell_checkpoints()
+        self.checkpoints()
         self._stage, self._began, self._first = text, time.monotonic(), 0
         self._tell(Told(message=text))
 
     def step(self, done: int, of: int, numbers: dict[str, float]) -> None:
         loss, self._first, self._steps = numbers.get("loss"), self._first or done, of
-        self._tell_checkpoints()
+        self.checkpoints()
         # What an earlier attempt had done says nothing about this one's speed.
         pace = (time.monotonic() - self._began) / (done - self._first + 1)
         step = StepProgress(
@@ -98,8 +103,11 @@ class _Teller:
         )
         self._tell(Told(message=self._stage, step=step))
 
-    def _tell_checkpoints(self) -> None:
-        """Those since the last time: a checkpoint is told with the step behind it. The last step's is the adapter."""
+    def checkpoints(self) -> None:
+        """Those since the last time: a checkpoint is told with the step behind it, or with the end of an attempt.
+
+        The last step's is the adapter.
+        """
         for one in self._shelf.new():
             loss = "" if one.validation_loss is None else f", validation loss {one.validation_loss:.4f}"
             step = StepProgress(

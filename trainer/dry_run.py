@@ -5,15 +5,18 @@ in the run, are counted as long as they may become.
 """
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from trainer.dataset import Split
 from trainer.estimate import Estimate, seconds_for
 from trainer.libraries import quiet
 from trainer.lint import lint, lint_estimate
 from trainer.machine import flops_per_second, memory_bytes
+from trainer.plan import look_at_pairs
+from trainer.preflight.check import Report
 from trainer.preflight.codes import Problem, blocking
 from trainer.rendering import Rendered, render_data, render_pairs, render_replay
 from trainer.run import Plan, assess
@@ -39,7 +42,8 @@ class DryRun(Struct, frozen=True):
     """uses: rows by what becomes of them. estimate: None where the base's config does not say how large it is.
 
     seconds: of training on this machine, which reached flops_per_second just now. cost: in the currency of the price.
-    problems: of the recipe and of the run's size; preflight has those of the data. begins: no error is left unwaived.
+    problems: of the recipe, of the run's size and of its pairs, of these the first of each code; preflight has those of
+    the data. begins: no error is left unwaived.
     """
 
     directory: str
@@ -71,6 +75,8 @@ def dry_run(plan: Plan, price_per_hour: float | None = None) -> DryRun:
     uses["duplicate"] = len(plan.data.duplicates) + len(plan.pairs.duplicates)
     seconds = seconds_for(found.flops, speed) if found else None
     problems = [*lint(plan.recipe), *(lint_estimate(plan.recipe, found, memory) if found else [])]
+    pairs = look_at_pairs(plan)
+    problems += _first_of_each(pairs) if pairs else []
     return DryRun(
         directory=str(plan.directory),
         uses={name: count for name, count in uses.items() if count},
@@ -88,6 +94,18 @@ def dry_run(plan: Plan, price_per_hour: float | None = None) -> DryRun:
 
 def _use(one: Rendered) -> str:
     return one.source if one.source == "dpo" and one.use == Split.TRAIN else one.use
+
+
+def _first_of_each(report: Report) -> list[Problem]:
+    """The first finding of each code, with how many there are: every line is `tunegate preflight`'s to list."""
+    counts, file = report.counts(), Path(report.data).name
+    first = {one.rule: one for one in reversed(report.problems)}
+    return [structs.replace(first[code], message=_told(first[code], file, count)) for code, count in counts.items()]
+
+
+def _told(one: Problem, file: str, count: int) -> str:
+    place = f"{file} line {one.line}" if one.line else file
+    return f"{place}: {one.message}" + (f" ({count - 1:,} more of this code)" if count > 1 else "")
 
 
 def _longer(one: Rendered, tokens: int) -> Rendered:

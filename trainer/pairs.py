@@ -4,7 +4,7 @@
     {"prompt": [{"role": "user", "content": "…"}], "chosen": [{"role": "assistant", "content": "…"}], "rejected": "…"}
 
 Beside these a pair may have `id`, `group`, where it comes from and who reviewed it (as a row of data has), and `meta`,
-which nothing reads.
+which nothing reads. What is wrong with pairs that can be read is `trainer.preflight.pairs`' matter.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from registry.client import Message
 from trainer.dataset import refuse
-from trainer.preflight.codes import Problem, found
+from trainer.preflight.codes import Problem, Severity, found
 from trainer.preflight.reading import PROVENANCE, Row
 from trainer.preflight.records import Record, take_apart
 from trainer.provenance import moment
@@ -28,6 +28,7 @@ from trainer.provenance import moment
 _DATES = ("reviewed_at", "credential_valid_until")
 _SIDES = ("prompt", "chosen", "rejected")
 _LABELS = ("id", "group", *PROVENANCE)
+_OTHERS = ("completion", "messages", "output")  # fields of formats of data
 _UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
 _Turns = Annotated[list[Message], Meta(min_length=1)]
 
@@ -46,35 +47,51 @@ class Pairs(NamedTuple):
     duplicates: list[tuple[Pair, int]]
 
 
+class PairReading(NamedTuple):
+    """`records` has every line, `pairs` those without errors."""
+
+    records: list[Record]
+    pairs: Pairs
+    problems: list[Problem]
+
+
 def read_pairs(path: Path) -> Pairs:
     """Every pair of a JSON Lines, CSV or Parquet file. Raises InvalidRequest with every faulty line at once."""
+    reading = examine(path)
+    refuse(path, [one for one in reading.problems if one.severity is Severity.ERROR])
+    return reading.pairs
+
+
+def are_pairs(path: Path) -> bool:
+    """Whether most lines of a file mean to be pairs. Raises InvalidRequest where it cannot be read."""
+    values = [one.value for one in take_apart(path).records if one.value is not None]
+    meant = [one for one in values if ("chosen" in one or "rejected" in one) and not any(key in one for key in _OTHERS)]
+    return 2 * len(meant) > len(values)
+
+
+def examine(path: Path) -> PairReading:
+    """Every pair of a file and every problem of its lines. Raises InvalidRequest where the file cannot be read."""
     taken = take_apart(path)
-    problems = [one for one in taken.problems if one.rule.startswith("E")]
+    problems = list(taken.problems)
     ids: dict[str, int] = {}
     known: dict[str, int] = {}
-    verdicts: dict[frozenset[str], tuple[str, int]] = {}
     pairs, duplicates = [], []
     for record in taken.records:
         if record.value is None:
             continue
         pair, listed = _read_pair(record)
+        if pair is not None and (used := ids.setdefault(pair.row.id, record.line)) != record.line:
+            listed.append(_fault(record, "E214", f"id {pair.row.id[:50]!r} is used on line {used} already"))
         problems += listed
-        if pair is None:
+        if pair is None or listed:
             continue
-        if (used := ids.setdefault(pair.row.id, record.line)) != record.line:
-            problems.append(_fault(record, "E214", f"id {pair.row.id[:50]!r} is used on line {used} already"))
         if (first := known.setdefault(pair.row.digest, record.line)) != record.line:
             duplicates.append((pair, first))
-            continue
-        about = frozenset((_content(pair, pair.row.completion), _content(pair, pair.rejected)))
-        preferred, line = verdicts.setdefault(about, (pair.row.completion, record.line))
-        if preferred != pair.row.completion:
-            problems.append(_fault(record, "W222", f"line {line} prefers the other of the same two answers"))
-        pairs.append(pair)
+        else:
+            pairs.append(pair)
     if not taken.records and not taken.problems:
         problems.append(found("E215", "the file holds no pairs"))
-    refuse(path, sorted(problems, key=lambda one: one.line or 0))
-    return Pairs(pairs, duplicates)
+    return PairReading(taken.records, Pairs(pairs, duplicates), sorted(problems, key=lambda one: one.line or 0))
 
 
 def _read_pair(record: Record) -> tuple[Pair | None, list[Problem]]:
@@ -138,10 +155,6 @@ def _row(record: Record, prompt: Sequence[Message], chosen: str, rejected: str, 
         number=record.number,
         provenance={key: labels[key] for key in PROVENANCE if key in labels},
     )
-
-
-def _content(pair: Pair, answer: str) -> str:
-    return _digest([[[one.role, one.content] for one in pair.row.prompt], answer])
 
 
 def _digest(document: object) -> str:

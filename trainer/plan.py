@@ -9,6 +9,9 @@ import msgspec
 from registry.client import InvalidRequest, describe_base, describe_file
 from trainer.dataset import Data, Filled, Row, prepare, read_rows
 from trainer.pairs import Pairs, read_pairs
+from trainer.preflight.check import Options, Report, preflight
+from trainer.preflight.codes import Waiver
+from trainer.preflight.pairs import check_pairs
 from trainer.recipe import Recipe
 
 
@@ -25,6 +28,7 @@ class Plan(NamedTuple):
     pairs: Pairs
     directory: Path
     data_file: Path
+    pairs_file: Path | None
     tensors: dict[str, list[int]]
 
 
@@ -55,8 +59,34 @@ def plan_run(recipe: Recipe, text: str, folder: Path, base: Path, runs: Path, gi
     directory = runs / f"{recipe.name}-{key.hexdigest()[:12]}"
     data = prepare(rows, recipe.seed)
     return Plan(
-        recipe, text, base, described.digest, rows, data, prompts, pairs, directory, data_file, described.tensors
+        recipe=recipe,
+        text=text,
+        base=base,
+        base_digest=described.digest,
+        rows=rows,
+        data=data,
+        prompts=prompts,
+        pairs=pairs,
+        directory=directory,
+        data_file=data_file,
+        pairs_file=pairs_file,
+        tensors=described.tensors,
     )
+
+
+def look_at_data(plan: Plan) -> Report:
+    """Preflight of the data, as this run uses them."""
+    return preflight(plan.data_file, _options(plan))
+
+
+def look_at_pairs(plan: Plan) -> Report | None:
+    """The same of the pairs, where there are any."""
+    return check_pairs(plan.pairs_file, _options(plan), plan.data).report if plan.pairs_file else None
+
+
+def _options(plan: Plan) -> Options:
+    waivers = [Waiver(code, reason) for code, reason in plan.recipe.waivers.items()]
+    return Options(plan.recipe.seed, plan.recipe.training.max_length, plan.base, waivers=waivers)
 
 
 def finished(plan: Plan) -> bool:
@@ -78,6 +108,6 @@ def _read_prompts(path: Path, most: int) -> list[str]:
         if line.strip():
             try:
                 prompts.append(msgspec.json.decode(line, type=_ReplayLine).prompt)
-            except ValueError:
+            except (ValueError, RecursionError):  # the second of what is nested a thousand deep
                 raise InvalidRequest(f"{path} line {number}: not an object with a 'prompt'") from None
     return prompts[:most]

@@ -163,7 +163,7 @@ class Recipe(_Section):
 def read_recipe(path: Path, waivers: Sequence[Waiver] = ()) -> tuple[Recipe, str]:
     """The recipe in a file and its text, with more waivers; raises InvalidRequest that says what is wrong with it."""
     try:
-        text = path.read_text()
+        text = path.read_bytes().decode()  # as it is: what a run's version names must be the recipe that was submitted
     except (OSError, ValueError) as error:  # not UTF-8, or a NUL in the path
         raise InvalidRequest(f"recipe {path} cannot be read: {error}") from None
     text = _with_waivers(text, waivers) if waivers else text

@@ -57,6 +57,7 @@ _NOT_HERE = {
     "rank_pattern": "E180: one rank for all modules is what is served as trained",
     "alpha_pattern": "E180: one alpha for all modules is what is served as trained",
 }
+_INTEGER_BITS = 64  # written in hexadecimal a number may have any, and Python refuses to show one of 14,000
 _SERVED_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -90,9 +91,12 @@ def _advice(key: str, kind: type[Struct], path: str) -> str:
 
 
 def _misfits(key: str, value: Any, kind: Any) -> Iterator[str]:
+    if isinstance(value, int) and value.bit_length() > _INTEGER_BITS:
+        yield f"{key} is a number of {value.bit_length():,} bits; TOML has numbers of {_INTEGER_BITS}"
+        return
     try:
         msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, ValueError) as error:  # the second for such a number within a list
         shown = repr(value)[:100] if isinstance(value, str | int | float) else "…"
         yield f"{key} = {shown} does not fit: {_in_words(str(error), kind)}"
         return

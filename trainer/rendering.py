@@ -12,6 +12,7 @@ from trainer.dataset import Row, Split
 from trainer.examples import IGNORED, Example, PairExample
 from trainer.pairs import Pair
 from trainer.plan import Plan
+from trainer.preflight.pairs import held_out
 from trainer.provenance import lacking
 from trainer.recipe import Recipe
 
@@ -59,17 +60,12 @@ def render_replay(plan: Plan, tokenizer: Any, answers: Sequence[str]) -> list[Re
 
 def render_pairs(plan: Plan, tokenizer: Any) -> list[Rendered]:
     """A pair trains unless it asks what a held-out row asks: that row would measure nothing any more."""
-    held = {
-        row.prompt: (split, row.line)
-        for row, split in zip(plan.data.rows, plan.data.splits, strict=True)
-        if split != Split.TRAIN
-    }
+    reasons = held_out(plan.pairs.pairs, plan.data)
     rendered = []
     for pair in plan.pairs.pairs:
         one = _tokenise_pair(pair, tokenizer, plan.recipe)
-        if pair.row.prompt in held:
-            split, line = held[pair.row.prompt]
-            one = one._replace(use="held_out", reason=f"its prompt is that of line {line}, a {split} row")
+        if reason := reasons.get(pair.row.line):
+            one = one._replace(use="held_out", reason=reason)
         rendered.append(_block(plan.recipe, one))
     return rendered
 

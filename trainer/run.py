@@ -13,6 +13,7 @@ import gc
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,9 @@ from trainer.ledger import write_ledger
 from trainer.libraries import quiet, require_known
 from trainer.lint import lint, lint_estimate, lint_result, require
 from trainer.machine import has_gpu, memory_bytes
-from trainer.plan import Given, Plan, finished, plan_run
-from trainer.preflight.check import Options, admit
-from trainer.preflight.codes import Problem, Waiver
+from trainer.plan import Given, Plan, finished, look_at_data, look_at_pairs, plan_run
+from trainer.preflight.check import require as require_admitted
+from trainer.preflight.codes import Problem
 from trainer.progress import Progress, Reporter, Stopped
 from trainer.record import ledger, record, write_dataset
 from trainer.rendering import Rendered, render_data, render_pairs, render_replay, tokenise
@@ -149,7 +150,11 @@ class _Making:
         self._model = None
         gc.collect()  # two bases may not fit
         self._model = self._load()
-        pairs = [one.example for one in rendered if one.use == Split.TRAIN and one.source == "dpo"]
+        pairs, held_out = (
+            [one.example for one in rendered if (one.use, one.source) == (use, "dpo")]
+            for use in (Split.TRAIN, "held_out")
+        )
+        unseen = [one for one in held_out if one.tokens <= plan.recipe.training.max_length]
         data = {split: [one.example for one in rendered if (one.use, one.source) == (split, "data")] for split in Split}
         held = data[Split.VALIDATION] or data[Split.TRAIN]
         self._report.stage(f"training on {len(pairs)} preference pairs")
@@ -158,8 +163,7 @@ class _Making:
             self._model,
             self._tokenizer,
             plan.recipe,
-            pairs,
-            held,
+            preference.Rows(pairs, unseen, held),
             stage,
             self._steps(int(first["steps"]), 0),
             self._report.stop,
@@ -221,17 +225,16 @@ def _on_best(metrics: dict[str, float]) -> str:
 
 
 def _admit(plan: Plan, report: Reporter) -> dict[str, int]:
-    """Preflight, once for a run: how many findings of each code. Raises InvalidRequest that lists what stops it."""
+    """Preflight of data and pairs, once for a run: how many findings of each code.
+
+    Raises InvalidRequest that lists what stops it.
+    """
     kept = plan.directory / "preflight.json"
     if not kept.exists():
         report.stage("looking at the data")
-        options = Options(
-            plan.recipe.seed,
-            plan.recipe.training.max_length,
-            plan.base,
-            waivers=[Waiver(code, reason) for code, reason in plan.recipe.waivers.items()],
-        )
-        _write_last(kept, msgspec.json.encode(admit(plan.data_file, options).counts()))
+        reports = [one for one in (look_at_data(plan), look_at_pairs(plan)) if one is not None]
+        require_admitted(reports)
+        _write_last(kept, msgspec.json.encode(sum((Counter(one.counts()) for one in reports), Counter())))
     return msgspec.json.decode(kept.read_bytes(), type=dict[str, int])
 
 

@@ -1,11 +1,11 @@
-"""Which checkpoints a run has saved since it was looked at last. Reads directories only; needs no training library.
+"""Which checkpoints of a run nobody was told of. Reads directories only; needs no training library.
 
 A run of two stages counts its steps through both: those of the second follow those of the first.
 """
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,10 @@ FIRST = "first"  # where the first of two stages lives
 
 
 class Saved(NamedTuple):
-    """A checkpoint: the step of the whole run, the loss of training and of validation then, where there was one."""
+    """A checkpoint: the step of the whole run, the loss of training and of validation then, where there was one.
+
+    The second stage has no validation loss: what it measures are pairs.
+    """
 
     step: int
     loss: float | None
@@ -23,14 +26,17 @@ class Saved(NamedTuple):
 
 
 class Shelf:
-    """The checkpoints of one run. Those that were there when it was opened are known already."""
+    """The checkpoints of one run. told: the steps of those that an earlier attempt told of.
 
-    def __init__(self, run: Path) -> None:
+    What that one had saved, but was killed before it could tell, is new.
+    """
+
+    def __init__(self, run: Path, told: Collection[int] = ()) -> None:
         self._run = run
-        self._known = set(self._folders())
+        self._known = {folder for folder in self._folders() if (one := self._read(folder)) and one.step in told}
 
     def new(self) -> list[Saved]:
-        """Checkpoints that were not there before, by step; one that cannot be read is none."""
+        """Checkpoints that were not told of before, by step; one that cannot be read is none."""
         fresh = [folder for folder in self._folders() if folder not in self._known and (folder / STATE).is_file()]
         self._known.update(fresh)
         found = [saved for folder in fresh if (saved := self._read(folder))]
@@ -44,7 +50,8 @@ class Shelf:
             state = json.loads((folder / STATE).read_bytes())
             step, history = int(state["global_step"]), state.get("log_history", [])
             behind = 0 if folder.parent.parent.name == FIRST else self._steps_of_first()
-            return Saved(behind + step, _last(history, "loss"), _last(history, EVALUATED, of=step))
+            measured = _last(history, EVALUATED, of=step) if not behind else None
+            return Saved(behind + step, _last(history, "loss"), measured)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 

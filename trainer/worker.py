@@ -259,7 +259,7 @@ class _Attempt:
         return self._pushed(Path(ended))
 
     def stop(self, *, gently: bool) -> None:
-        """End the trainer: after its step and with a checkpoint, or at once."""
+        """End the trainer: after its step and with a checkpoint, of which the registry hears, or at once."""
         now = read_whole(self._space.order, Order)
         if gently and now is not None and now.fence == self._job.fence:  # otherwise the next attempt has begun
             write_whole(self._space.order, msgspec.structs.replace(self._order, stop=True))
@@ -267,6 +267,9 @@ class _Attempt:
             while not self._place.launcher.stage(self._task).over and time.monotonic() < deadline:
                 time.sleep(_LOOK_SECONDS)
         self._place.launcher.stop(self._task)
+        if gently:
+            with contextlib.suppress(Refused):  # by who stopped it, or has the run now
+                self._tell_news(last_words=True)
 
     def insist(self, call: Callable[[], object]) -> bool:
         """Have the registry take how the run ended, with all that was told before: tried while the lease holds."""
@@ -296,13 +299,15 @@ class _Attempt:
         space.root.mkdir(parents=True, exist_ok=True)
         for old in [*space.root.glob("told-*.jsonl"), *space.root.glob("log-*.txt"), *space.root.glob("ended-*.json")]:
             old.unlink()
-        space.recipe.write_text(job.recipe)
+        space.recipe.unlink(missing_ok=True)  # where it is a link, its target is nothing of the run's
+        space.recipe.write_bytes(job.recipe.encode())
         wanted = [(space.data(recipe.data), job.dataset)] + ([(space.replay, job.replay)] if job.replay else [])
         if recipe.dpo and job.preferences:
             wanted.append((space.pairs(recipe.dpo.pairs), job.preferences))
         for path, digest in wanted:
             self._client.download(digest.removeprefix("sha256:"), path)
-        self._order = Order(fence=job.fence, base=str(base))
+        saved = tuple(one.step for one in self._client.training_checkpoints(job.id))
+        self._order = Order(fence=job.fence, base=str(base), saved=saved)
         write_whole(space.order, self._order)
         return None
 
@@ -378,17 +383,18 @@ class _Attempt:
             loss = {} if told.step.loss is None else {"loss": told.step.loss}
             self._report.step(told.step.step, told.step.steps, loss)
 
-    def _tell_news(self) -> None:
+    def _tell_news(self, *, last_words: bool = False) -> None:
         """Post what is new. What cannot be posted now waits, as far as memory should go."""
         for line in self._told.lines():
             with contextlib.suppress(msgspec.DecodeError):
                 self._note(msgspec.json.decode(line, type=Told))
         if not self._text:
             self._text_at, self._text = self._log.read(_MOST_LOG)
-        while (self._waiting or self._text) and not self._hold.lost:
+        while (self._waiting or self._text) and (last_words or not self._hold.lost):
             notes = self._waiting[:_MOST_NOTES]
             text, at = self._text, self._text_at
-            if not _went_through(self._hold, partial(self._client.post_progress, self._job, notes, text, at)):
+            post = partial(self._client.post_progress, self._job, notes, text, at, last_words=last_words)
+            if not _went_through(self._hold, post):
                 del self._waiting[:-20_000]
                 return
             del self._waiting[: len(notes)]

@@ -21,10 +21,14 @@ _SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What the trainer is to do: attempt number `fence` on this base, until it is told to stop."""
+    """What the trainer is to do: attempt number `fence` on this base, until it is told to stop.
+
+    saved: the steps whose checkpoints the registry knows of.
+    """
 
     fence: int
     base: str
+    saved: tuple[int, ...] = ()
     stop: bool = False
 
 

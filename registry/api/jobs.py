@@ -40,7 +40,10 @@ class Jobs(Controller):
 
     @post("/v1/jobs/{job_id:str}/progress", opt=allowed(Role.TRAINER))
     async def progress(self, request: AnyRequest, job_id: FromPath[str], data: JSONBody[PostProgress]) -> Response[Any]:
-        """What a training run's worker tells; 409 once the run was paused, cancelled or taken over."""
+        """What a training run's worker tells; 409 once the run was paused, cancelled or taken over.
+
+        `last_words` of a worker whose run was paused or cancelled are taken until another one claims the run.
+        """
         return Response(await ask(request, partial(trainings.progress, id_=job_id, request=data)), status_code=200)
 
     @post("/v1/jobs/{job_id:str}/finish", opt=allowed(Role.TRAINER))

@@ -16,13 +16,14 @@ PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("data", type=PATH, required=False)
+@click.argument("file", metavar="DATA", type=PATH, required=False)
 @click.option("--seed", default=0, show_default=True, help="The recipe's seed decides the split.")
 @click.option("--max-length", default=1024, show_default=True, help="The recipe's, in tokens.")
 @click.option("--base", type=PATH, help="Count tokens with this base's tokenizer instead of estimating them.")
 @click.option("--suite", "folders", multiple=True, type=PATH, help="Look for this suite's items in the data.")
 @click.option("--registered", is_flag=True, help="Look for the items of every suite of the registry.")
 @click.option("--held-out", multiple=True, type=PATH, help="Look for this file's questions in the data.")
+@click.option("--data", "beside", type=PATH, help="With pairs: the recipe's data; look for its held-out rows.")
 @click.option("--waive", "codes", multiple=True, metavar="CODE", help="Take the data in spite of this error.")
 @click.option("--reason", "reasons", multiple=True, help="Why; one for each --waive, in the same order.")
 @click.option("--report", "report_file", type=PATH, help="Write every finding as JSON Lines.")
@@ -32,13 +33,14 @@ PATH = click.Path(path_type=Path)
 @click.option("--mask", is_flag=True, help="With --fix: put marks in place of personal data and secrets.")
 @click.option("--codes", "list_codes", is_flag=True, help="List every code and stop.")
 def preflight(
-    data: Path | None,
+    file: Path | None,
     seed: int,
     max_length: int,
     base: Path | None,
     folders: tuple[Path, ...],
     registered: bool,
     held_out: tuple[Path, ...],
+    beside: Path | None,
     codes: tuple[str, ...],
     reasons: tuple[str, ...],
     report_file: Path | None,
@@ -50,24 +52,37 @@ def preflight(
 ) -> None:
     """Check training data: every problem by line, duplicates, privacy, leakage, the split a run would use.
 
-    Exit code 1: a run would refuse the data.
+    The same for preference pairs: a file of prompt, chosen and rejected. Exit code 1: a run would refuse the data.
     """
     if list_codes:
         _show_codes()
         return
-    if data is None:
+    if file is None:
         raise InvalidRequest("no data given; name a file of training data, or ask for --codes")
     if mask and fix_file is None:
         raise InvalidRequest("--mask changes what --fix writes; give --fix FILE.jsonl with it")
     check, report = load("trainer.preflight.check", "train"), load("trainer.preflight.report", "train")
     suites = [*_read_folders(folders), *(_read_registered() if registered else [])]
     asked = check.Options(seed, max_length, base, suites, held_out, read_waivers(codes, reasons), manifest)
-    checked = check.check(data, asked)
+    checked = _looked_at(file, asked, beside)
     written = _write(checked, asked, report_file, html_file, fix_file, mask)
     lines = report.summary(checked.report) + [f"written: {escape(str(path))}" for path in written.values()]
     findings = {"counts": checked.report.counts(), "written": written}
     show(msgspec.structs.asdict(checked.report) | findings, "\n".join(lines))
     leave(NO_GO if checked.report.blocked else GO)
+
+
+def _looked_at(file: Path, asked: Any, beside: Path | None) -> Any:
+    """A `trainer.preflight.check.Checked` of data, or of pairs where the file's lines are such."""
+    if not load("trainer.pairs", "train").are_pairs(file):
+        if beside is not None:
+            raise InvalidRequest(f"--data goes with preference pairs, and {file} holds none; leave it out")
+        return load("trainer.preflight.check", "train").check(file, asked)
+    if asked.manifest is not None:
+        raise InvalidRequest(f"{file} holds preference pairs, which are in no split; leave --manifest out")
+    dataset = load("trainer.dataset", "train")
+    data = dataset.prepare(dataset.read_rows(beside), asked.seed) if beside is not None else None
+    return load("trainer.preflight.pairs", "train").check_pairs(file, asked, data)
 
 
 def _show_codes() -> None:

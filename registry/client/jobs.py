@@ -106,10 +106,19 @@ class Jobs(Sender):
         return self._send(Call("POST", "/v1/jobs/claim", TrainingJob | None, body))  # type: ignore[arg-type]
 
     def post_progress(
-        self, job: TrainingJob, notes: Sequence[ProgressNote] = (), log: str = "", log_from: int = 0
+        self,
+        job: TrainingJob,
+        notes: Sequence[ProgressNote] = (),
+        log: str = "",
+        log_from: int = 0,
+        *,
+        last_words: bool = False,
     ) -> JobInfo:
-        """Tell of a run, or hold its lease. Refused with 409 once it was paused, cancelled or taken over."""
-        body = PostProgress(fence=job.fence, notes=list(notes), log=log, log_from=log_from)
+        """Tell of a run, or hold its lease. Refused with 409 once it was paused, cancelled or taken over.
+
+        last_words: what is left to tell of a run that was paused or cancelled; refused once another worker has it.
+        """
+        body = PostProgress(fence=job.fence, notes=list(notes), log=log, log_from=log_from, last_words=last_words)
         return self._send(Call("POST", f"/v1/jobs/{job.id}/progress", JobInfo, body))
 
     def finish_training(self, job: TrainingJob, version: str) -> JobInfo:

@@ -50,6 +50,7 @@ KIND = "training"
 MOST_ATTEMPTS = 10
 MOST_UNFINISHED = 200  # of one project, the paused ones among them
 _OPEN = (TrainingStatus.QUEUED, TrainingStatus.RUNNING)
+_STOPPED = (TrainingStatus.PAUSED, TrainingStatus.CANCELLED)
 _RESUMABLE = (TrainingStatus.PAUSED, TrainingStatus.FAILED, TrainingStatus.CANCELLED)
 _HELD_OUT = ("suite", "items")
 # tomllib takes time with the square of a dotted key's parts, and recurses into what is nested.
@@ -256,9 +257,10 @@ def heartbeat(context: Context, id_: str, request: Lease) -> Outcome:
 
 def progress(context: Context, id_: str, request: PostProgress) -> JobInfo:
     """Keep what a worker tells, and hold its lease for another while. No command: nothing is journalled."""
-    run = held(context, id_, request.fence)
+    run = held(context, id_, request.fence, stopped=request.last_words)
     assert run.claim is not None
-    context.services.leases.grant(run.id)
+    if run.status is TrainingStatus.RUNNING:
+        context.services.leases.grant(run.id)
     context.services.progress.append(run.id, run.claim, context.now, request.notes)
     context.services.progress.append_log(run.id, run.claim, request.log, request.log_from)
     return describe_job(run)
@@ -288,10 +290,11 @@ def finish(context: Context, id_: str, request: FinishTraining) -> Outcome:
     return Outcome(describe_job(run._replace(status=TrainingStatus.SUCCEEDED, worker=None)), [event])
 
 
-def held(context: Context, id_: str, fence: int) -> StoredTraining:
-    """The run, if the fencing token is the newest and the run goes on."""
+def held(context: Context, id_: str, fence: int, *, stopped: bool = False) -> StoredTraining:
+    """The run, if the fencing token is the newest and the run goes on; `stopped`: or was stopped since its claim."""
     run = find_training(context, id_)
-    if run.status is not TrainingStatus.RUNNING or run.fence != fence:
+    is_held = run.status is TrainingStatus.RUNNING or (stopped and run.status in _STOPPED and run.claim is not None)
+    if not is_held or run.fence != fence:
         raise StaleLease(
             f"training {id_} is {run.status} with fencing token {run.fence}, not {fence}: it was paused or cancelled, "
             "another worker has it, or it is over; stop working on it and claim again"

@@ -73,8 +73,8 @@ def test_it_counts_what_the_run_would_use(recipe: Path, capsys: pytest.CaptureFi
 
 def test_a_second_stage_is_counted_too(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe.write_text(recipe.read_text() + '[dpo]\npairs = "pairs.jsonl"\nbatch_size = 2\naccumulate = 1\n')
-    pairs = [{"prompt": f"Is parcel {n} lost?", "chosen": ANSWER, "rejected": "No."} for n in range(5)]
-    pairs += [pairs[0], {"prompt": "x" * 4000, "chosen": "y", "rejected": "z"}]
+    pairs = [{"prompt": f"What if number {n} never comes?", "chosen": ANSWER, "rejected": "No."} for n in range(5)]
+    pairs += [pairs[0], {"prompt": "x", "chosen": "y" * 4000, "rejected": "z"}]
     (recipe.parent / "pairs.jsonl").write_text("".join(json.dumps(one) + "\n" for one in pairs))
     code, out = ask(capsys, "--json", str(recipe), "--dry-run")
     found = json.loads(out)
@@ -82,6 +82,23 @@ def test_a_second_stage_is_counted_too(recipe: Path, capsys: pytest.CaptureFixtu
     assert (found["estimate"]["pairs"], found["estimate"]["pair_steps"]) == (5, 3)
     _, out = ask(capsys, str(recipe), "--dry-run")
     assert "5, 3 steps more" in out
+
+
+def test_pairs_that_the_run_would_refuse_are_told_until_that_is_waived(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe.write_text(recipe.read_text() + '[dpo]\npairs = "pairs.jsonl"\n')
+    key = "Use AKIAABCDEFGHIJKLMNOP."
+    answers = ["No.", "Never.", key, "Maybe.", key, "Perhaps."]
+    pairs = [{"prompt": f"Is parcel {n} lost?", "chosen": ANSWER, "rejected": one} for n, one in enumerate(answers)]
+    (recipe.parent / "pairs.jsonl").write_text("".join(json.dumps(one) + "\n" for one in pairs))
+    code, out = ask(capsys, "--json", str(recipe), "--dry-run")
+    found = json.loads(out)
+    [secret] = [one for one in found["problems"] if one["rule"] == "E230"]
+    assert code == 1 and not found["begins"]
+    assert secret["message"] == "pairs.jsonl line 3: rejected answer holds an aws key (1 more of this code)"
+    code, out = ask(capsys, str(recipe), "--dry-run", "--waive", "E230", "--reason", "a key of a test")
+    assert code == 0 and "E230 waived" in out
 
 
 def test_it_shows_which_part_of_five_rows_is_learnt(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.client import InvalidRequest
-from trainer.pairs import Pairs, read_pairs
+from trainer.pairs import Pairs, are_pairs, read_pairs
+from trainer.preflight.check import Options
+from trainer.preflight.pairs import check_pairs
 
 PAIR = {"prompt": "How long?", "chosen": "3 years.", "rejected": "It depends."}
 
@@ -88,10 +90,24 @@ def test_every_faulty_line_is_listed_at_once(tmp_path: Path) -> None:
     assert [one.partition(":")[0] for one in listed] == ["line 1"] * 3 + ["line 3"] * 2 + ["line 4"]
 
 
-def test_two_pairs_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
-    turned = {"prompt": "How long?", "chosen": "It depends.", "rejected": "3 years."}
-    [said] = faults(tmp_path, PAIR, turned)
-    assert said.startswith("line 2: line 1 prefers the other of the same two answers")
+@pytest.mark.parametrize(
+    ("lines", "meant"),
+    [
+        ([PAIR] * 3, True),
+        ([PAIR, {"prompt": "q", "chosen": "a"}, "{", {"prompt": "q", "rejected": "a", "choosen": "b"}], True),
+        ([{"prompt": "q", "completion": "a"}] * 2, False),
+        ([{"prompt": "q", "completion": "a", "chosen": 1, "rejected": 0}] * 2, False),
+        ([PAIR, {"instruction": "q", "output": "a"}], False),
+        (["{", "[]"], False),
+        ([], False),
+    ],
+)
+def test_a_file_is_one_of_pairs_where_most_of_its_lines_mean_to_be(
+    tmp_path: Path, lines: list[Any], meant: bool
+) -> None:
+    file = tmp_path / "any.jsonl"
+    file.write_text("".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in lines))
+    assert are_pairs(file) is meant
 
 
 def test_an_id_that_is_used_twice_and_a_file_without_pairs_are_refused(tmp_path: Path) -> None:
@@ -113,6 +129,10 @@ KEYS = st.sampled_from(["prompt", "chosen", "rejected", "id", "group", "source",
 def test_no_content_whatever_is_met_with_a_traceback(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     folder = tmp_path_factory.mktemp("any")
     try:
-        assert read(folder, value).pairs
+        distinct = len(read(folder, value).pairs)
+        assert distinct
     except InvalidRequest as error:
+        distinct = 0
         assert error.problems
+    report = check_pairs(folder / "pairs.jsonl", Options()).report
+    assert (report.lines, report.distinct) == (1, distinct) and (distinct or report.blocked)

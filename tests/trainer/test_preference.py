@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def held() -> list[Any]:
 
 
 def run(
-    base: Path, first: Path, folder: Path, recipe: Recipe = RECIPE, kill: int = 0
+    base: Path, first: Path, folder: Path, recipe: Recipe = RECIPE, kill: int = 0, unseen: Sequence[Any] = ()
 ) -> tuple[list[Any], dict[str, float]]:
     from trainer import preference, qlora
 
@@ -92,7 +92,8 @@ def run(
     model, tokenizer = qlora.load_model(base, recipe), qlora.load_tokenizer(base)
     stage = preference.Stage(first, folder)
     try:
-        return told, preference.train(model, tokenizer, recipe, pairs(), held(), stage, on_progress)
+        rows = preference.Rows(pairs(), unseen, held())
+        return told, preference.train(model, tokenizer, recipe, rows, stage, on_progress)
     except Killed:
         assert kill
         return told, {}
@@ -128,6 +129,55 @@ def test_a_run_killed_in_its_second_stage_ends_in_the_same_bytes(
     (tmp_path / "parts" / "adapter" / "adapter_model.safetensors").unlink()
     assert run(base, first, tmp_path / "parts")[0] == [], "at its end it takes no step more"
     assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
+
+
+def unseen() -> list[Any]:
+    """Five pairs, no multiple of a batch; of the last two the other answer is preferred."""
+    from trainer.examples import PairExample
+
+    found = [PairExample([0, 50, 61, 70 + i], [84 + i, 111, 1], [80 + i, 95, 96, 1]) for i in range(5)]
+    return [*found[:3], *(PairExample(one.prompt, one.rejected, one.chosen) for one in found[3:])]
+
+
+def test_unseen_pairs_are_measured_after_the_last_step_as_the_paper_does(
+    base: Path, first: Path, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    from trainer import qlora
+
+    _, metrics = run(base, first, tmp_path, unseen=unseen())
+    gains = []
+    for adapter in (tmp_path / "adapter", first):
+        model = PeftModel.from_pretrained(qlora.load_model(base, RECIPE), adapter).eval()
+        gains.append([[likelihood(model, one.prompt, said) for said in (one.chosen, one.rejected)] for one in unseen()])
+    margins = [0.5 * ((now[0] - then[0]) - (now[1] - then[1])) for now, then in zip(*gains, strict=True)]
+    assert min(margins) < -0.1 < 0.1 < max(margins), "otherwise this shows nothing"
+    assert metrics["dpo_eval_pairs"] == 5
+    assert metrics["dpo_eval_reward_accuracy"] == pytest.approx(sum(one > 0 for one in margins) / 5)
+    assert metrics["dpo_eval_loss"] == pytest.approx(sum(math.log1p(math.exp(-one)) for one in margins) / 5, abs=0.02)
+
+
+@pytest.mark.slow
+def test_measuring_changes_no_byte_and_a_kill_changes_no_measure(base: Path, first: Path, tmp_path: Path) -> None:
+    _, without = run(base, first, tmp_path / "without")
+    _, metrics = run(base, first, tmp_path / "whole", unseen=unseen())
+    assert digest(tmp_path / "whole") == digest(tmp_path / "without")
+    assert not [name for name in without if "eval" in name], "of no pairs there are no numbers"
+    run(base, first, tmp_path / "parts", kill=8, unseen=unseen())
+    for again in (6, 12):  # steps that are behind it
+        told, resumed = run(base, first, tmp_path / "parts", unseen=unseen())
+        assert len(told) == 12 - again and digest(tmp_path / "parts") == digest(tmp_path / "whole")
+        found = {name: value for name, value in resumed.items() if name.startswith("dpo_eval")}
+        assert len(found) == 3 and found == {name: metrics[name] for name in found}
+
+
+def likelihood(model: Any, prompt: list[int], answer: list[int]) -> float:
+    import torch
+
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].float()
+    return float(logits.log_softmax(-1)[torch.arange(len(answer)), torch.tensor(answer)].sum())
 
 
 def test_what_comes_of_it_is_one_float32_adapter_that_moved(base: Path, first: Path, tmp_path: Path) -> None:
@@ -196,11 +246,6 @@ def test_the_loss_is_that_of_the_paper_against_the_first_stage(base: Path, first
     for name, parameter in trainer.model.named_parameters():
         if "lora_B" in name:
             parameter.data += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
-
-    def likelihood(model: Any, prompt: list[int], answer: list[int]) -> float:
-        with torch.no_grad():
-            logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
-        return float(logits.log_softmax(-1)[torch.arange(len(answer)), torch.tensor(answer)].sum())
 
     losses = []
     for one in pairs()[:4]:

@@ -81,6 +81,11 @@ def steps_told(lab: Lab, run: str) -> list[int]:
     return [one.step for one in told if one.loss is not None and not one.checkpoint]
 
 
+def saved_steps(lab: Lab, run: str) -> list[int]:
+    """Every checkpoint that any attempt told of, in order."""
+    return [one.data.step for one in lab.client.training_events(run) if one.data is not None and one.data.checkpoint]
+
+
 def test_killed_at_random_steps_it_ends_in_the_same_bytes(lab: Lab, whole: str, started: list[Process]) -> None:
     """The worker with its trainer, twice; then the trainer alone, which a worker tells as a failure."""
     lab.create_adapter("killed-bot")
@@ -105,6 +110,7 @@ def test_killed_at_random_steps_it_ends_in_the_same_bytes(lab: Lab, whole: str, 
     assert lab.weights(done) == whole, (first, second, third)
     told = steps_told(lab, run.id)
     assert len(told) < STEPS + 60, "each attempt went on from a checkpoint"
+    assert set(saved_steps(lab, run.id)) == set(range(10, STEPS, 10)), "none was lost by a kill"
 
 
 def test_a_pause_keeps_the_step_it_was_in(lab: Lab, whole: str, started: list[Process]) -> None:
@@ -117,11 +123,13 @@ def test_a_pause_keeps_the_step_it_was_in(lab: Lab, whole: str, started: list[Pr
     (checkpoints,) = (lab.home.runs / run.id).glob("tiny-*/checkpoints")
     kept = max(int(one.name.partition("-")[2]) for one in checkpoints.glob("checkpoint-*"))
     assert kept >= 15 and lab.client.training(run.id).status is TrainingStatus.PAUSED
+    lab.wait(run, lambda _: kept in saved_steps(lab, run.id))
     lab.client.resume_training(run.id)
     done = lab.wait_for(run, *OVER)
     assert done.status is TrainingStatus.SUCCEEDED and lab.weights(done) == whole
     told = steps_told(lab, run.id)
-    assert told == list(range(1, kept + 1))[: told.index(kept + 1)] + list(range(kept + 1, STEPS + 1))
+    assert told == list(range(1, STEPS + 1)), "its last step was told too"
+    assert saved_steps(lab, run.id).count(kept) == 1
 
 
 def test_a_full_disk_leaves_a_run_that_goes_on_once_there_is_room(lab: Lab, whole: str, started: list[Process]) -> None:

@@ -94,7 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs += [
         pairs[0],
         {"prompt": "When is parcel 13 lost?", "chosen": "After 13 days.", "rejected": "No."},
-        {"prompt": "x" * 3000, "chosen": "y", "rejected": "z", "source": "https://x"},
+        {"prompt": "x", "chosen": "y" * 3000, "rejected": "z", "source": "https://x"},
     ]
     write(place / "p.jsonl", pairs)
     (place / "recipe.toml").write_text(RECIPE)
@@ -131,9 +131,11 @@ def test_both_stages_are_in_the_record(whole: tuple[Plan, TrainingRecord, list[s
         "too_long": 1,
         "duplicate": 1,
     }
+    assert (record.preflight["E140"], record.preflight["W165"]) == (1, 1), "what was found in the data and in the pairs"
     metrics = record.metrics
     assert metrics["steps"] == 9 and metrics["dpo_steps"] == 6 and metrics["best_step"] in (3, 6, 9)
     assert {"train_loss", "validation_loss", "dpo_loss", "dpo_reward_accuracy", "dpo_margin"} <= set(metrics)
+    assert metrics["dpo_eval_pairs"] == 1 and {"dpo_eval_loss", "dpo_eval_reward_accuracy"} <= set(metrics)
     assert "train_seconds" not in metrics and record.seconds > 0
     assert stages[-1].startswith("training on 6 preference pairs")
     assert any(f"the adapter is that of step {metrics['best_step']:.0f} of 9" in one for one in stages)

@@ -18,6 +18,7 @@ from registry.records import TrainingStatus
 from trainer.faults import Busy, Diverged, fault_of, fault_of_exit
 from trainer.launchers import LocalLauncher, Stage, Task
 from trainer.worker import Result, do_run, work
+from trainer.workspace import Order, Workspace, read_whole
 
 __all__ = ["base", "shop", "site"]  # fixtures
 _PATIENCE_SECONDS = 60.0
@@ -112,12 +113,16 @@ def test_a_run_is_stopped_where_it_is_and_resumed_from_there(shop: Shop, action:
     assert at.status == {"pause": "paused", "cancel": "cancelled"}[action]
     kept = shop.place.runs / run.id / "checkpoint"
     assert kept.exists() == (action == "pause"), "a pause waits for the step's checkpoint, a cancellation for nothing"
+    saved = [one.step for one in shop.client.training_checkpoints(run.id)]
+    assert saved == ([int(kept.read_text())] if action == "pause" else []), "told while it is paused"
     shop.client.resume_training(run.id)
     worker = threading.Thread(target=do_run, args=(shop.client, shop.place, shop.claim(), SILENT))
     worker.start()
     until(lambda: shop.client.training(run.id).attempts == 1)
     steps_then = [one.data.step for one in shop.client.training_events(run.id) if one.data]
     until(lambda: len([one for one in shop.client.training_events(run.id) if one.data]) > len(steps_then) + 3)
+    order = read_whole(Workspace(shop.place.runs / run.id).order, Order)
+    assert order is not None and list(order.saved) == saved, "the next attempt knows what was told"
     shop.client.cancel_training(run.id)
     worker.join(timeout=_PATIENCE_SECONDS)
     if action == "pause":
@@ -153,7 +158,8 @@ def test_a_worker_that_is_stopped_gives_its_run_back_with_a_checkpoint(shop: Sho
         do_run(shop.client, shop.place._replace(launcher=Interrupting()), job, SILENT)
     given_back = shop.client.training(run.id)
     assert (given_back.status, given_back.worker) == (TrainingStatus.QUEUED, None)
-    assert (shop.place.runs / run.id / "checkpoint").exists()
+    kept = int((shop.place.runs / run.id / "checkpoint").read_text())
+    assert [one.step for one in shop.client.training_checkpoints(run.id)] == [kept]
 
 
 def test_a_worker_does_what_is_queued_one_after_another(shop: Shop) -> None:

@@ -2,12 +2,14 @@
 
 report = preflight(Path("train.jsonl"), Options(seed=7))
 report.blocked, [one.message for one in report.problems if one.line == 12]
+
+Of preference pairs it is `trainer.preflight.pairs`, with the same report.
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ from msgspec import Struct
 
 from registry.client import InvalidRequest, SuiteContent
 from trainer.dataset import Data, Split, prepare, refuse
-from trainer.preflight import characters, consistency, duplicates, leakage, lengths, privacy, quality
+from trainer.preflight import characters, consistency, duplicates, leakage, lengths, privacy, quality, reviews
 from trainer.preflight.codes import RULES, Problem, Waiver, blocking, check_waivers, found
 from trainer.preflight.reading import Reading, Row, read
 
@@ -53,7 +55,7 @@ class Report(Struct, frozen=True):
     """rows: read without error; `distinct` of them are no exact duplicates. lengths: tokens of each distinct row.
 
     clusters: sizes of the clusters of near duplicates. low: rows with a quality score below 0.5, which a person should
-    look at. compared: the suites and files that leakage was looked for in.
+    look at. compared: the suites and files that leakage was looked for in. kind: "rows", or "pairs", without splits.
     """
 
     data: str
@@ -73,6 +75,7 @@ class Report(Struct, frozen=True):
     low: list[RowScore]
     waived: dict[str, str]
     blocked: bool
+    kind: str = "rows"
 
     def counts(self) -> dict[str, int]:
         """Findings by code, in the order of the table of codes."""
@@ -99,8 +102,23 @@ def preflight(path: Path, options: Options = _DEFAULT) -> Report:
 def admit(path: Path, options: Options = _DEFAULT) -> Report:
     """The report of data that a run may use. Raises InvalidRequest that lists every error which is not waived."""
     report = preflight(path, options)
-    refuse(path, blocking(report.problems, report.waived))
+    require([report])
     return report
+
+
+def require(reports: Iterable[Report]) -> None:
+    """Raises InvalidRequest that lists every error of every file which is not waived."""
+    refused: list[tuple[Report, InvalidRequest]] = []
+    for one in reports:
+        try:
+            refuse(Path(one.data), blocking(one.problems, one.waived))
+        except InvalidRequest as error:
+            refused.append((one, error))
+    if len(refused) == 1:
+        raise refused[0][1]
+    if refused:
+        listed = [f"{Path(one.data).name}: {problem}" for one, error in refused for problem in error.problems]
+        raise InvalidRequest("; ".join(str(error) for _, error in refused), listed)
 
 
 def check(path: Path, options: Options) -> Checked:
@@ -108,9 +126,9 @@ def check(path: Path, options: Options) -> Checked:
     reading = read(path)
     data = prepare(reading.rows, options.seed)
     rows = data.rows
-    counted = lengths.count(rows, options.base) if options.base else lengths.estimate(rows)
+    counted = count_tokens(rows, options)
     measured, drift = consistency.template(rows)
-    compared, leaks = _leaks(reading.rows, options)
+    compared, leaked = leaks(reading.rows, options)
     problems = [
         *reading.problems,
         *duplicates.check_exact(reading.rows, data.duplicates),
@@ -118,23 +136,19 @@ def check(path: Path, options: Options) -> Checked:
         *duplicates.check_contradictions(rows),
         *privacy.check_privacy(rows),
         *quality.check_rows(rows),
+        *reviews.check_reviews(reading.rows),
         *characters.check_characters(rows),
         *consistency.languages(rows),
         *drift,
         *consistency.unfinished(rows),
         *consistency.too_short(rows),
         *lengths.check_lengths(rows, counted, options.max_length),
-        *leaks,
+        *leaked,
         *leakage.check_splits(reading.rows, rows, data.near),
         *_check_size(reading, data),
         *_check_manifest(data, options.manifest),
     ]
-    low = [one for one in score(reading.rows, problems) if one.score < LOW_SCORE]
-    if low:
-        problems.append(
-            found("W153", f"{len(low)} rows have a quality score below {LOW_SCORE}, the first on line {low[0].line}")
-        )
-    problems.sort(key=lambda one: (one.line or 0, one.rule))
+    problems, low = graded(reading.rows, problems, "rows")
     report = Report(
         data=str(path),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -142,7 +156,7 @@ def check(path: Path, options: Options) -> Checked:
         rows=len(reading.rows),
         distinct=len(rows),
         splits={split.value: data.splits.count(split) for split in Split},
-        clusters=_cluster_sizes(data),
+        clusters=cluster_sizes(len(rows), data.near),
         template_share=measured.share,
         skeletons=measured.skeletons,
         lengths=counted.rows,
@@ -157,6 +171,16 @@ def check(path: Path, options: Options) -> Checked:
     return Checked(report, reading, data)
 
 
+def graded(rows: Sequence[Row], problems: Sequence[Problem], kind: str) -> tuple[list[Problem], list[RowScore]]:
+    """The findings in the order of lines, with W153 where there are rows of low quality; and these rows."""
+    low = [one for one in score(rows, problems) if one.score < LOW_SCORE]
+    listed = list(problems)
+    if low:
+        message = f"{len(low)} {kind} have a quality score below {LOW_SCORE}, the first on line {low[0].line}"
+        listed.append(found("W153", message))
+    return sorted(listed, key=lambda one: (one.line or 0, one.rule)), low
+
+
 def score(rows: Sequence[Row], problems: Sequence[Problem]) -> list[RowScore]:
     """The quality score of every row, in the order of the rows."""
     left = {row.line: 1.0 for row in rows}
@@ -166,13 +190,18 @@ def score(rows: Sequence[Row], problems: Sequence[Problem]) -> list[RowScore]:
     return [RowScore(line, round(value, 3)) for line, value in left.items()]
 
 
-def _leaks(rows: Sequence[Row], options: Options) -> tuple[list[str], list[Problem]]:
+def count_tokens(rows: Sequence[Row], options: Options) -> lengths.Lengths:
+    return lengths.count(rows, options.base) if options.base else lengths.estimate(rows)
+
+
+def leaks(rows: Sequence[Row], options: Options, besides: Sequence[str] = ()) -> tuple[list[str], list[Problem]]:
+    """What was compared with, and the rows that leak suites or held-out files. besides: what else is compared with."""
     texts = [text for name, suite in options.suites for text in leakage.suite_texts(name, suite)]
     texts += [text for file in options.held_out for text in leakage.held_out_texts(file)]
-    compared = [name for name, _ in options.suites] + [str(file) for file in options.held_out]
+    compared = [name for name, _ in options.suites] + [str(file) for file in options.held_out] + list(besides)
     if not compared:
         return [], [found("W163", "leakage into suites was not looked for")]
-    return compared, leakage.check_asked(rows, leakage.Asked(texts))
+    return compared, leakage.check_asked(rows, leakage.Asked(texts)) if texts else []
 
 
 def _check_size(reading: Reading, data: Data) -> list[Problem]:
@@ -187,12 +216,13 @@ def _check_size(reading: Reading, data: Data) -> list[Problem]:
     return problems
 
 
-def _cluster_sizes(data: Data) -> list[int]:
-    near = {index for pair in data.near for index in (pair.first, pair.second)}
-    clusters = duplicates.Clusters(len(data.rows))
-    for pair in data.near:
+def cluster_sizes(n: int, near: Sequence[duplicates.NearPair]) -> list[int]:
+    """Sizes of the clusters that pairs of n rows form, the largest first."""
+    clusters = duplicates.Clusters(n)
+    for pair in near:
         clusters.join(pair.first, pair.second)
-    return sorted(Counter(clusters.of(index) for index in near).values(), reverse=True)
+    members = {index for pair in near for index in (pair.first, pair.second)}
+    return sorted(Counter(clusters.of(index) for index in members).values(), reverse=True)
 
 
 # -- the frozen split

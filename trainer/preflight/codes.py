@@ -114,6 +114,8 @@ _ALL = (
     Rule("W220", "a row repeats another exactly", "leave it out: a run does so by itself", 0.6, True),
     Rule("W221", "a row nearly repeats another", "keep one of them; a run keeps them in one split", 0.3),
     Rule("W222", "one prompt has contradicting answers", "decide which answer is right and leave the other out", 0.4),
+    Rule("W224", "so many rows are much alike that copies may be missed", "take out the text that they share"),
+    Rule("E223", "two pairs prefer each the other's answer", "decide which is better, leave the other pair out", 0.6),
     # -- privacy
     Rule(
         "E230", "a secret: a key, a token or a password in an address", "revoke it, and replace it by a mark", 1, True
@@ -139,6 +141,9 @@ _ALL = (
     Rule("W250", "an answer stops in the middle of a sentence", "write its end, or leave the row out", 0.4),
     Rule("W251", "white space or control characters at the edge of a text", "remove them (--fix)", 0.05, True),
     Rule("W252", "HTML in a text, in few rows", "turn it into plain text", 0.2),
+    Rule(
+        "E253", "a review that is still to come", "give the day on which it was reviewed (UTC, or name the zone)", 0.6
+    ),
     # -- lengths and numbers
     Rule("W121", "more than 1 % of the rows are longer than max_length", "raise max_length, or shorten them"),
     Rule("E122", "the prompt alone fills max_length: nothing of the row would be trained", "shorten the prompt", 1),
@@ -167,6 +172,12 @@ _ALL = (
         1,
     ),
     Rule("W163", "no suite was compared with", "give --suite or --registered"),
+    Rule(
+        "W164",
+        "a prompt could not be compared with all items: very many share its words",
+        "look at it beside the suite; write prompts that are less alike",
+    ),
+    Rule("W165", "a pair asks what a held-out row of the data asks", "leave it out: a run does so by itself", 0.6),
     # -- the recipe, and what it will take (`trainer.lint`)
     Rule("W101", "the learning rate is one for full fine-tuning", "5e-5 to 5e-4; LoRA takes about ten times as much"),
     Rule("W102", "the learning rate is hot, and nothing holds the base's knowledge", "lower it, or add [replay]"),

@@ -36,8 +36,8 @@ _JOINING = frozenset(
 )
 _WORDY_SHARE = 0.8
 _URL = re.compile(r"https?://\S+|(?<!\S)[^\s@]*@\S+|[\d_{}<>\[\]|\\]+")
-# What an answer may end with; anything else that ends in a letter or a comma was cut.
-_END = re.compile(r"[.!?…:;)\]}\"'”’»›*`~_>|。！？」』）।؟۔\d%€$£°+=/-]\W*\Z|[^\w\s,]\Z")
+# What an answer may end with beside a figure; anything else that ends in a letter or a comma was cut.
+_MARKS = frozenset(".!?…:;)]}\"'”’»›*`~_>|。！？」』）।؟۔%€$£°+=/-")
 
 
 class Template(NamedTuple):
@@ -175,7 +175,23 @@ def unfinished(rows: Sequence[Row]) -> list[Problem]:
 
 
 def _unmarked(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if not _END.search(row.completion.rstrip())]
+    return [row for row in rows if not _is_ended(row.completion.rstrip())]
+
+
+def _is_ended(text: str) -> bool:
+    """Whether behind its last letter or figure, or as that, stands what an answer may end with."""
+    if text and not (_is_of_a_word(text[-1]) or text[-1].isspace() or text[-1] == ","):
+        return True
+    for char in reversed(text):
+        if char in _MARKS or char.isdecimal():
+            return True
+        if _is_of_a_word(char):
+            return False
+    return False
+
+
+def _is_of_a_word(char: str) -> bool:
+    return char.isalnum() or char == "_"
 
 
 def _unusual(few: Sequence[Row], rows: Sequence[Row]) -> bool:
@@ -194,7 +210,7 @@ def _torn(text: str) -> bool:
     """Whether a text stops where none can: after "and the", within brackets, within code or JSON."""
     if text.count("```") % 2 or (text[:1] in "{[" and text.count(text[0]) > text.count("}" if text[0] == "{" else "]")):
         return True
-    if _END.search(text):
+    if _is_ended(text):
         return False
     last = text.rsplit(None, 1)[-1].casefold()
     return last in _JOINING or text.endswith(",") or text.count("(") > text.count(")")

@@ -21,8 +21,9 @@ _SHINGLE_WORDS = 3
 _PERMUTATIONS, _BANDS, _SEED = 128, 32, 20
 # With 128 permutations the estimate's standard error is 0.04: a pair of 0.7 falls below this once in 30,000.
 _WORTH_CONFIRMING = NEAR - 0.16
-# Bounds the work where thousands of rows share a band; they still form one chain of neighbours.
-_MOST_NEIGHBOURS = 50
+# Bounds the work where thousands of rows share a band: there each row meets its nearest in the order of the minima
+# behind the band, as in an LSH forest (Bawa et al. 2005). `check_near` tells where that may have hidden a copy.
+_MOST_NEIGHBOURS, _ORDERED_BY = 10, 24
 
 _Matrix = npt.NDArray[Any]
 _Key = tuple[tuple[str, str], ...]
@@ -39,16 +40,12 @@ class NearPair(NamedTuple):
 
 def near_pairs(rows: Sequence[Row]) -> list[NearPair]:
     """Pairs of rows whose whole texts are nearly the same; within a cluster enough of them to hold it together."""
-    from rensa import RMinHash
-
     if len(rows) < 2:
         return []
     shingles = [_shingles(row) for row in rows]
-    digests = RMinHash.digest_matrix_from_token_sets([list(one) for one in shingles], _PERMUTATIONS, _SEED).to_rows()
-    order = sorted(range(len(rows)), key=lambda index: rows[index].digest)
     clusters = Clusters(len(rows))
     pairs = []
-    for first, second in _candidates(np.array(digests, dtype=np.uint32), np.argsort(order)):
+    for first, second in _candidates(rows, shingles).pairs:
         if clusters.of(first) == clusters.of(second):
             continue
         share = _jaccard(shingles[first], shingles[second])
@@ -58,16 +55,25 @@ def near_pairs(rows: Sequence[Row]) -> list[NearPair]:
     return pairs
 
 
-def _candidates(matrix: _Matrix, rank: _Matrix) -> list[tuple[int, int]]:
-    """Pairs of rows (first < second) with equal minima in one band and enough of them in all.
+class _Candidates(NamedTuple):
+    """Pairs of rows (first < second); `last`: those behind which there may be more."""
 
-    rank: an order of the rows by content; where very many share a band, each meets the next ones in that order only.
-    """
-    n = len(matrix)
-    found_pairs = []
+    pairs: list[tuple[int, int]]
+    last: list[tuple[int, int]]
+
+
+def _candidates(rows: Sequence[Row], shingles: Sequence[set[str]]) -> _Candidates:
+    """Pairs of rows with equal minima in one band and enough of them in all."""
+    from rensa import RMinHash
+
+    digests = RMinHash.digest_matrix_from_token_sets([list(one) for one in shingles], _PERMUTATIONS, _SEED).to_rows()
+    matrix, n = np.array(digests, dtype=np.uint32), len(rows)
+    rank = np.argsort(sorted(range(n), key=lambda index: rows[index].digest))
+    found_pairs, last = [], [np.empty(0, dtype=np.int64)]
     for start in range(0, _PERMUTATIONS, _PERMUTATIONS // _BANDS):
-        _, band = np.unique(matrix[:, start : start + _PERMUTATIONS // _BANDS], axis=0, return_inverse=True)
-        order = np.lexsort((rank, band.ravel()))
+        turned = np.roll(matrix, -start, axis=1)[:, :_ORDERED_BY]
+        _, band = np.unique(turned[:, : _PERMUTATIONS // _BANDS], axis=0, return_inverse=True)
+        order = np.lexsort((rank, *turned.T[::-1], band.ravel()))
         names = band.ravel()[order]
         for step in range(1, min(_MOST_NEIGHBOURS, n - 1) + 1):
             same = names[step:] == names[:-step]
@@ -75,14 +81,19 @@ def _candidates(matrix: _Matrix, rank: _Matrix) -> list[tuple[int, int]]:
                 break
             ends = np.stack([order[:-step][same], order[step:][same]])
             found_pairs.append(ends.min(axis=0) * n + ends.max(axis=0))
-    if not found_pairs:
-        return []
-    pairs = np.unique(np.concatenate(found_pairs))
-    kept = [
+            if step == _MOST_NEIGHBOURS:
+                last.append(found_pairs[-1])
+    pairs = np.unique(np.concatenate([*found_pairs, *last]))
+    worth = [
         chunk[(matrix[chunk // n] == matrix[chunk % n]).mean(axis=1) >= _WORTH_CONFIRMING]
         for chunk in np.array_split(pairs, len(pairs) // 100_000 + 1)
     ]
-    return [divmod(int(pair), n) for pair in np.concatenate(kept)]
+    kept = np.concatenate(worth)
+    return _Candidates(_unpacked(kept, n), _unpacked(kept[np.isin(kept, np.concatenate(last))], n))
+
+
+def _unpacked(pairs: _Matrix, n: int) -> list[tuple[int, int]]:
+    return [divmod(int(pair), n) for pair in pairs]
 
 
 class Clusters:
@@ -141,7 +152,8 @@ def restated_pairs(rows: Sequence[Row]) -> list[NearPair]:
 
 
 def check_near(rows: Sequence[Row], pairs: Sequence[NearPair]) -> list[Problem]:
-    """One finding for each row but the first of its cluster, with the nearest row that is known."""
+    """One finding for each row but the first of its cluster, with the nearest row that is known; one for all rows that
+    so many others resemble that a copy may have been missed."""
     clusters = Clusters(len(rows))
     nearest: dict[int, tuple[float, int]] = {}
     for pair in pairs:
@@ -159,6 +171,20 @@ def check_near(rows: Sequence[Row], pairs: Sequence[NearPair]) -> list[Problem]:
         )
         for index, (share, other) in sorted(nearest.items())
         if clusters.of(index) != index
+    ] + _check_crowd(rows, clusters)
+
+
+def _check_crowd(rows: Sequence[Row], clusters: "Clusters") -> list[Problem]:
+    """Rows whose nearest neighbours are all much like them and no copies: the next one may be one."""
+    if len(rows) <= _MOST_NEIGHBOURS:
+        return []
+    last = _candidates(rows, [_shingles(row) for row in rows]).last
+    crowd = {index for pair in last if clusters.of(pair[0]) != clusters.of(pair[1]) for index in pair}
+    if not crowd:
+        return []
+    first = rows[min(crowd)].line
+    return [
+        found("W224", f"{len(crowd)} rows, the first on line {first}, are much alike: copies among them may be missed")
     ]
 
 
@@ -168,21 +194,29 @@ def contradictions(rows: Sequence[Row]) -> list[tuple[int, int]]:
     Case and punctuation aside, and the order and the slips that `restated` overlooks. Two system prompts may ask for
     two answers; a row without any answers under all of them.
     """
-    seen: dict[_Key, list[tuple[Words | str, int, _Key]]] = {}
+    seen: dict[_Key, dict[_Key | None, _Answers]] = {}
     pairs = []
-    for row, said in zip(rows, sayings(rows), strict=True):
+    for index, (row, said) in enumerate(zip(rows, sayings(rows), strict=True)):
         system, asked = _prompt_key(row)
-        answers = seen.setdefault(asked, [])
+        under = seen.setdefault(asked, {})
         # An answer without any words, such as "!", is compared as it stands.
         in_order = words(row.completion)
         answer = (said.answered + said.numbers if said else in_order) or row.completion.strip()
         if said and not _ORDERING.isdisjoint(in_order):
             answer = in_order  # the same words the other way round are another answer
-        others = [(other, line) for other, line, under in answers if under == system or not under or not system]
-        if others and all(answer != other for other, _ in others):
-            pairs.append((others[0][1], row.line))
-        answers.append((answer, row.line, system))
+        others = [under[one] for one in ((system, ()) if system else (None,)) if one in under]
+        if others and all(answer not in one.said for one in others):
+            pairs.append((rows[min(one.first for one in others)].line, row.line))
+        for one in (system, None):
+            under.setdefault(one, _Answers(index, set())).said.add(answer)
     return pairs
+
+
+class _Answers(NamedTuple):
+    """The answers to one question under one system prompt, or (None) under whatever prompt; `first`: of those rows."""
+
+    first: int
+    said: set[Words | str]
 
 
 def check_contradictions(rows: Sequence[Row]) -> list[Problem]:

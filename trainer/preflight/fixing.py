@@ -19,7 +19,8 @@ from trainer.preflight.check import Checked
 from trainer.preflight.privacy import masked
 from trainer.preflight.records import Record
 
-_TEXTS = ("instruction", "input", "output", "prompt", "completion")
+_TEXTS = ("instruction", "input", "output", "prompt", "completion", "chosen", "rejected")
+_CONVERSATIONS = ("messages", "prompt", "completion", "chosen", "rejected")
 _REPAIR = ("W246", "W251")
 _MASK = ("E230", "W231", "W232")
 
@@ -107,7 +108,7 @@ def _mended(value: Mapping[str, Any], mend: Callable[[str], str]) -> dict[str, A
     for key in _TEXTS:
         if isinstance(new.get(key), str):
             new[key] = mend(new[key])
-    for key in ("messages", "prompt", "completion"):
+    for key in _CONVERSATIONS:
         if isinstance(new.get(key), list):
             new[key] = [_mended_message(one, mend) for one in new[key]]
     return new

@@ -51,25 +51,31 @@ def summary(report: Report) -> list[str]:
 
 def _numbers(report: Report) -> Iterator[str]:
     splits = ", ".join(f"{count} {split}" for split, count in report.splits.items())
-    yield f"{report.lines:,} rows, {report.rows:,} read, {report.distinct:,} distinct; {splits}"
+    counts = f"{report.lines:,} {report.kind}, {report.rows:,} read, {report.distinct:,} distinct"
+    yield f"{counts}; {splits}" if splits else counts
     if report.lengths:
         how = "estimated; --base counts them" if report.lengths_by == "estimate" else f"by {escape(report.lengths_by)}"
         middle, high, most = (_quantile(report.lengths, share) for share in (0.5, 0.95, 1.0))
-        yield f"tokens a row: {middle:,} in the middle, 95 % up to {high:,}, at most {most:,} ({how})"
+        yield f"tokens a {_one(report)}: {middle:,} in the middle, 95 % up to {high:,}, at most {most:,} ({how})"
         yield f"prompts of one form: {report.template_share:.0%}"
     if report.clusters:
-        yield f"clusters of near duplicates: {len(report.clusters)}, the largest of {report.clusters[0]} rows"
+        largest = f"the largest of {report.clusters[0]} {report.kind}"
+        yield f"clusters of near duplicates: {len(report.clusters)}, {largest}"
     if report.low:
-        yield f"rows with a quality score below {LOW_SCORE}: {len(report.low)}"
+        yield f"{report.kind} with a quality score below {LOW_SCORE}: {len(report.low)}"
     yield f"leakage was looked for in: {escape(', '.join(report.compared)) or 'nothing'}"
 
 
 def _verdict(report: Report) -> str:
+    these, them = ("these pairs", "them") if report.kind == "pairs" else ("this data", "it")
     if report.blocked:
-        return (
-            "[red]a run would refuse this data[/]: correct it, or waive a code with a reason (--waive CODE --reason …)"
-        )
-    return "[green]a run would take this data[/]" + (" with what was waived" if report.waived else "")
+        remedy = f"correct {them}, or waive a code with a reason (--waive CODE --reason …)"
+        return f"[red]a run would refuse {these}[/]: {remedy}"
+    return f"[green]a run would take {these}[/]" + (" with what was waived" if report.waived else "")
+
+
+def _one(report: Report) -> str:
+    return report.kind.removesuffix("s")
 
 
 def _quantile(values: Sequence[int], share: float) -> int:
@@ -90,29 +96,34 @@ def _by_rule(problems: Sequence[Problem]) -> Mapping[str, list[Problem]]:
 def page(report: Report) -> str:
     """The whole report as one HTML document."""
     name = html.escape(Path(report.data).name)
+    lengths = _bars(_histogram(report.lengths), mark=report.max_length)
     plots = [
-        ("Tokens a row", f"counted by: {report.lengths_by}", _bars(_histogram(report.lengths), mark=report.max_length)),
-        ("Splits", "a run with this seed", _bars(list(report.splits.items()))),
+        (f"Tokens a {_one(report)}", f"counted by: {report.lengths_by}", lengths),
+        *([("Splits", "a run with this seed", _bars(list(report.splits.items())))] if report.splits else []),
         (
             "Clusters of near duplicates",
-            "rows in a cluster, and how many such clusters",
-            _bars(_sizes(report.clusters)),
+            f"{report.kind} in a cluster, and how many such clusters",
+            _bars(_sizes(report)),
         ),
-        ("Forms of prompt", "skeletons by rows; what differs from row to row is …", _bars(report.skeletons)),
+        (
+            "Forms of prompt",
+            f"skeletons by {report.kind}; what differs from {_one(report)} to {_one(report)} is …",
+            _bars(report.skeletons),
+        ),
         ("Findings", "by code", _bars(list(report.counts().items()))),
     ]
     sections = "".join(
         f"<section><h2>{html.escape(title)}</h2><p class=note>{html.escape(note)}</p>{plot}</section>"
         for title, note, plot in plots
     )
-    verdict = "refused" if report.blocked else "taken"
+    verdict, these = "refused" if report.blocked else "taken", "these pairs" if report.kind == "pairs" else "this data"
     waived = "".join(f"<li>{code} waived: {html.escape(why)}</li>" for code, why in report.waived.items())
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Preflight of {name}</title>'
         f"<style>{_STYLE}</style>"
         f"<h1>Preflight of {name}</h1><p>sha256 <code>{report.sha256}</code></p>"
-        f"<p>{report.lines:,} rows, {report.rows:,} read, {report.distinct:,} distinct. "
-        f'A run would have this data <b class="{verdict}">{verdict}</b>. Leakage was looked for in: '
+        f"<p>{report.lines:,} {report.kind}, {report.rows:,} read, {report.distinct:,} distinct. "
+        f'A run would have {these} <b class="{verdict}">{verdict}</b>. Leakage was looked for in: '
         f"{html.escape(', '.join(report.compared)) or 'nothing'}.</p><ul>{waived}</ul>{sections}{_table(report)}"
         "</html>\n"
     )
@@ -138,8 +149,8 @@ def _histogram(values: Sequence[int], bins: int = 16) -> list[tuple[str, int]]:
     return [(f"{place * width:,}–{(place + 1) * width - 1:,}", counts[place]) for place in range(max(counts) + 1)]
 
 
-def _sizes(clusters: Sequence[int]) -> list[tuple[str, int]]:
-    return [(f"{size} rows", count) for size, count in sorted(Counter(clusters).items())][-16:]
+def _sizes(report: Report) -> list[tuple[str, int]]:
+    return [(f"{size} {report.kind}", count) for size, count in sorted(Counter(report.clusters).items())][-16:]
 
 
 def _bars(rows: Sequence[tuple[str, int]], mark: int | None = None) -> str:

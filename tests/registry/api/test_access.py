@@ -152,6 +152,7 @@ OPEN = {
     ("POST", "/review/disputes/{dispute:str}"),
     ("GET", "/static/review.js"),
     ("GET", "/trainings/{training:str}"),
+    ("GET", "/trainings/compare"),
 }
 SCOPED_ROUTES = [key for key in TABLE if key[1].startswith(NAME) or key == ("POST", "/v1/adapters")]
 

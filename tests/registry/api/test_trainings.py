@@ -276,6 +276,42 @@ def test_a_worker_is_refused_once_its_run_was_stopped_and_hears_of_it(site: Site
     assert client.training(job.id).finished_at is None
 
 
+@pytest.mark.parametrize("action", ["pause", "cancel"])
+def test_the_last_words_of_a_stopped_run_are_taken_until_another_worker_claims_it(site: Site, action: str) -> None:
+    client, job = site.client("trainer"), claimed(site)
+    client.post_progress(job, [step(1)])
+    stop = client.pause_training if action == "pause" else client.cancel_training
+    stop(job.id)
+    last = [step(2), saved_at(3, 2, 2.5)]
+    for _ in range(2):
+        client.post_progress(job, last, last_words=True)
+    assert [one.step for one in client.training_checkpoints(job.id)] == [2]
+    assert [one.step for one in client.training_metrics(job.id)] == [1, 2]
+    said = [one.message for one in client.training_events(job.id)]
+    assert said[-2:] == ["saved step 2", said[-1]] and said[-1].startswith(action), "told of before it was stopped"
+    assert client.training(job.id).status == {"pause": "paused", "cancel": "cancelled"}[action]
+    client.resume_training(job.id)
+    again = client.claim_training("w")
+    assert again is not None and again.id == job.id
+    for _ in range(2):  # also once the new one is stopped
+        error = refusal(client.post_progress, job, [saved_at(4, 4, 2.0)], last_words=True)
+        assert (error.status, error.code) == (409, "stale_lease")
+        stop(job.id)
+    assert [one.step for one in client.training_checkpoints(job.id)] == [2]
+
+
+def test_a_run_that_no_worker_had_or_that_is_over_has_no_last_words(site: Site) -> None:
+    client, run = site.client("trainer"), submitted(site)
+    client.pause_training(run.id)
+    path, words = f"/v1/jobs/{run.id}/progress", {"fence": 0, "last_words": True}
+    assert site.http("POST", path, "trainer", json=words).status_code == 409
+    client.cancel_training(run.id)
+    assert site.http("POST", path, "trainer", json=words).status_code == 409
+    job = claimed(site)
+    client.fail_training(job, FaultKind.USER_ERROR, "diverged", "the loss is nan", retry=False)
+    assert refusal(client.post_progress, job, [step(1)], last_words=True).code == "stale_lease"
+
+
 def test_a_run_that_failed_says_why_and_can_be_resumed(site: Site) -> None:
     client, job = site.client("trainer"), claimed(site)
     client.fail_training(job, FaultKind.SYSTEM_ERROR, "worker_stopped", "stopped", retry=True)
