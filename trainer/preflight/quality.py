@@ -61,7 +61,7 @@ _FILL_IN = (
 )
 _PLACEHOLDER = re.compile(
     # TODO is used where it heads a line or a remark or ends the text; within a sentence it is talked about.
-    r"(?i:\blorem ipsum\b)|\b(?:TBD|TBA|XXX+)\b|^[^\w\n]{0,20}(?:TODO|FIXME)\b|\b(?:TODO|FIXME)(?=\s*(?::|\(|\W*\Z))|"
+    r"(?i:\blorem ipsum\b)|\b(?:TBD|TBA|XXX+)\b|^[^\w\n]{0,20}(?:TODO|FIXME)\b|\b(?:TODO|FIXME)(?=\s*[:(]|\W*\Z)|"
     r"[$€£] ?X{2,}\b|\bX{2,}[-./]X{2,}\b|\{\{[^{}\n]{1,60}\}\}|\$\{[A-Za-z_][^{}\n]{0,40}\}|"
     rf"\{{(?:(?:{_FILL_IN})s?|[a-z]+(?:_[a-z]+)+)\}}|"
     r"\b(?i:(?:answer|response|text|output|content|completion) (?:goes|to go|comes) here)\b|"
