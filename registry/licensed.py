@@ -6,12 +6,18 @@
 A review counts if the credential was valid when it was made, not today: a licence that ran out or was taken away before
 makes the review void, one that runs out later does not. A revoked credential is valid until it was revoked. The trainer
 keeps rows out by this rule where a recipe asks, and the registry counts what trained by it. Closed by default.
+
+Who reviewed, and with what credential, is said in letters or digits: signs that cannot be seen name nobody.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 
 REVIEW_FIELDS = ("reviewer", "credential", "reviewed_at", "credential_valid_until")
+MOST_CHARACTERS = 200
+# A letter or a digit, but for the four letters that cannot be seen: they fill a gap in a Korean syllable.
+_SEEN = re.compile("[^\\W_\u115f\u1160\u3164\uffa0]")
 
 
 def void_review(provenance: Mapping[str, str], by: datetime | None = None) -> str:
@@ -21,8 +27,10 @@ def void_review(provenance: Mapping[str, str], by: datetime | None = None) -> st
     >>> void_review({"reviewer": "a", "credential": "b", **dates})
     'the credential of a ran out on 2026-03-01, before the review of 2026-03-02'
     """
-    if missing := [key for key in REVIEW_FIELDS if not provenance.get(key, "").strip()]:
+    if missing := [key for key in REVIEW_FIELDS if not _SEEN.search(provenance.get(key, ""))]:
         return f"without {', '.join(missing)}"
+    if long := [key for key in REVIEW_FIELDS if len(provenance[key]) > MOST_CHARACTERS]:
+        return f"{long[0]} has {len(provenance[long[0]])} characters, {MOST_CHARACTERS} at most"
     said_at, said_until = provenance["reviewed_at"], provenance["credential_valid_until"]
     reviewed, until = moment(said_at, end=True), moment(said_until, end=True)
     if reviewed is None or until is None:

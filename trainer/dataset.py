@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from registry.client import InvalidRequest
 from trainer.preflight.codes import Problem, Severity
-from trainer.preflight.duplicates import NearPair, contradictions, near_pairs, restated_pairs, split_keys
+from trainer.preflight.duplicates import Near, alike, contradictions, split_keys
 from trainer.preflight.reading import Row, Split, read
 
 __all__ = ["Data", "Filled", "Row", "Split", "contradictions", "prepare", "read_rows", "refuse", "split_of"]
@@ -32,7 +32,7 @@ class Data(NamedTuple):
     splits: list[Split]
     duplicates: list[tuple[int, int]]
     keys: list[str]
-    near: list[NearPair]
+    near: Near
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -65,8 +65,8 @@ def prepare(rows: Sequence[Row], seed: int) -> Data:
         else:
             first[row.digest] = row
     kept = list(first.values())
-    near = [*near_pairs(kept), *restated_pairs(kept)]
-    keys = split_keys(kept, near)
+    near = alike(kept)
+    keys = split_keys(kept, near.pairs)
     splits = [row.split or split_of(key, seed) for row, key in zip(kept, keys, strict=True)]
     return Data(kept, splits, duplicates, keys, near)
 

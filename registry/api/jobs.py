@@ -42,7 +42,7 @@ class Jobs(Controller):
     async def progress(self, request: AnyRequest, job_id: FromPath[str], data: JSONBody[PostProgress]) -> Response[Any]:
         """What a training run's worker tells; 409 once the run was paused, cancelled or taken over.
 
-        `last_words` of a worker whose run was paused or cancelled are taken until another one claims the run.
+        `last_words` of a worker whose run was paused are taken until it goes on or is cancelled.
         """
         return Response(await ask(request, partial(trainings.progress, id_=job_id, request=data)), status_code=200)
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from litestar import Controller, Response, get, post
@@ -30,6 +30,7 @@ from registry.records import (
 from registry.registry import Registry
 from registry.storage.progress import BEGINNING, Place
 
+T = TypeVar("T")
 SUBMITTERS = (Role.TRAINER, Role.ADMIN)
 READERS = (*SUBMITTERS, Role.RELEASE_MANAGER, Role.AUDITOR)
 _LAST = 2**53
@@ -153,13 +154,21 @@ async def run_whole(request: AnyRequest, command: Command) -> Response[Any]:
 
 
 def curve(events: list[TrainingEvent]) -> list[StepProgress]:
-    """One point for each step, the latest that was told: an attempt that was taken over did some steps again."""
-    by_step = {
-        event.data.step: event.data
+    """One point for each step, the latest that was told: an attempt that was taken over did some steps again.
+
+    The words that a step is told with are its stage's.
+    """
+    told = {
+        event.data.step: (event.data, event.message)
         for event in events
         if event.data is not None and event.data.loss is not None and not event.data.checkpoint
     }
-    return [by_step[step] for step in sorted(by_step)]
+    found, stage, said = list[StepProgress](), 0, None
+    for step in sorted(told):
+        point, words = told[step]
+        stage, said = stage + (words != said), words
+        found.append(msgspec.structs.replace(point, stage=stage))
+    return found
 
 
 def saved(training: str, events: list[TrainingEvent]) -> list[TrainingCheckpoint]:
@@ -177,7 +186,7 @@ def _checkpoint(training: str, step: int, event: TrainingEvent) -> TrainingCheck
     )
 
 
-def thinned(points: list[StepProgress], most: int) -> list[StepProgress]:
+def thinned(points: list[T], most: int) -> list[T]:
     """At most so many of the points, the first and the last among them.
 
     >>> [one.step for one in thinned([StepProgress(step=i, steps=9) for i in range(1, 10)], 3)]

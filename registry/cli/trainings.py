@@ -14,7 +14,7 @@ from registry.cli.console import GO, NO_GO, UNDECIDED, connected, console, leave
 from registry.cli.dry_run import problem_line
 from registry.cli.lines import Follower, follow
 from registry.client import Client
-from registry.comparison import Run, caution, how_they_went, number, require_comparable, what_differs, what_they_are
+from registry.comparison import POINTS, Row, Run, compared, number, require_comparable
 from registry.errors import InvalidRequest
 from registry.records import CreateTraining, StepProgress, TrainingEvent, TrainingInfo, TrainingStatus
 from registry.transfer import Training, push
@@ -201,12 +201,14 @@ def compare(runs: tuple[str, ...]) -> None:
     require_comparable(runs)
     with connected() as client:
         found = [
-            Run(client.training(run), client.training_metrics(run, points=11), list(client.training_checkpoints(run)))
+            Run(client.training(run), client.training_metrics(run, POINTS), list(client.training_checkpoints(run)))
             for run in runs
         ]
     value = [{"training": one.info, "metrics": one.points, "checkpoints": one.saved} for one in found]
-    table = Table("", *(one.info.id[:12] for one in found), caption=caution(found))
-    for row in (*what_they_are(found), *what_differs(found), *how_they_went(found)):
+    said = compared(found)
+    table = Table("", *(one.info.id[:12] for one in found), caption=said.caution and escape(said.caution))
+    more = [Row(f"and {said.more_settings} more keys", [])] if said.more_settings else []
+    for row in (*said.facts, *said.settings, *more, *said.went):
         table.add_row(escape(row.name), *(escape(one) for one in row.values), style="bold" if row.differs else None)
     show(value, table)
 

@@ -116,7 +116,7 @@ class Jobs(Sender):
     ) -> JobInfo:
         """Tell of a run, or hold its lease. Refused with 409 once it was paused, cancelled or taken over.
 
-        last_words: what is left to tell of a run that was paused or cancelled; refused once another worker has it.
+        last_words: what is left to tell of a run that was paused; refused once it goes on or is cancelled.
         """
         body = PostProgress(fence=job.fence, notes=list(notes), log=log, log_from=log_from, last_words=last_words)
         return self._send(Call("POST", f"/v1/jobs/{job.id}/progress", JobInfo, body))

@@ -50,7 +50,6 @@ KIND = "training"
 MOST_ATTEMPTS = 10
 MOST_UNFINISHED = 200  # of one project, the paused ones among them
 _OPEN = (TrainingStatus.QUEUED, TrainingStatus.RUNNING)
-_STOPPED = (TrainingStatus.PAUSED, TrainingStatus.CANCELLED)
 _RESUMABLE = (TrainingStatus.PAUSED, TrainingStatus.FAILED, TrainingStatus.CANCELLED)
 _HELD_OUT = ("suite", "items")
 # tomllib takes time with the square of a dotted key's parts, and recurses into what is nested.
@@ -257,7 +256,7 @@ def heartbeat(context: Context, id_: str, request: Lease) -> Outcome:
 
 def progress(context: Context, id_: str, request: PostProgress) -> JobInfo:
     """Keep what a worker tells, and hold its lease for another while. No command: nothing is journalled."""
-    run = held(context, id_, request.fence, stopped=request.last_words)
+    run = held(context, id_, request.fence, paused=request.last_words)
     assert run.claim is not None
     if run.status is TrainingStatus.RUNNING:
         context.services.leases.grant(run.id)
@@ -290,10 +289,11 @@ def finish(context: Context, id_: str, request: FinishTraining) -> Outcome:
     return Outcome(describe_job(run._replace(status=TrainingStatus.SUCCEEDED, worker=None)), [event])
 
 
-def held(context: Context, id_: str, fence: int, *, stopped: bool = False) -> StoredTraining:
-    """The run, if the fencing token is the newest and the run goes on; `stopped`: or was stopped since its claim."""
+def held(context: Context, id_: str, fence: int, *, paused: bool = False) -> StoredTraining:
+    """The run, if the fencing token is the newest and the run goes on; `paused`: or was paused since its claim."""
     run = find_training(context, id_)
-    is_held = run.status is TrainingStatus.RUNNING or (stopped and run.status in _STOPPED and run.claim is not None)
+    is_paused = run.status is TrainingStatus.PAUSED and run.claim is not None
+    is_held = run.status is TrainingStatus.RUNNING or (paused and is_paused)
     if not is_held or run.fence != fence:
         raise StaleLease(
             f"training {id_} is {run.status} with fencing token {run.fence}, not {fence}: it was paused or cancelled, "

@@ -171,7 +171,8 @@ def _inspected(context: Context, stored: StoredVersion) -> Inspected:
 def _reviews(context: Context, training: TrainingRecord) -> LedgerReviews:
     """Counted here and now, whatever the policy asks today: another one may ask for it later.
 
-    What is no ledger is no fault of the files; it is for a policy that demands reviews to refuse.
+    What is no ledger is no fault of the files; it is for a policy that demands reviews to refuse. What is said here is
+    said for good, so a ledger that could not be read this time raises Unavailable, and the version is not sealed.
     """
     blobs, sha256 = context.services.blobs, training.ledger.removeprefix("sha256:")
     if (size := blobs.size(sha256)) > _LEDGER_BYTES:

@@ -39,7 +39,7 @@ class TrainingError(Record):
     message: Text
 
 
-class CreateTraining(Request):
+class CreateTraining(Request, frozen=True, omit_defaults=True):
     """`recipe`: TOML text; the blobs `dataset`, `replay` and `preferences` stand in for the files that it names."""
 
     adapter: Word
@@ -53,7 +53,8 @@ class CreateTraining(Request):
 class StepProgress(Record, frozen=True, omit_defaults=True):
     """Where a run is. loss: nats per trained token; memory: the most that the trainer has taken.
 
-    validation_loss: of this step, where it was measured. checkpoint: this tells that the step was saved.
+    validation_loss: of this step, where it was measured. checkpoint: this tells that the step was saved. stage: in a
+    run's curve, from 1; another one begins where a step is told with other words, and its loss may be of another kind.
     """
 
     step: Count
@@ -65,6 +66,7 @@ class StepProgress(Record, frozen=True, omit_defaults=True):
     seconds_left: float | None = None
     validation_loss: float | None = None
     checkpoint: bool = False
+    stage: Count = 1
 
 
 class TrainingCheckpoint(Record):
@@ -141,11 +143,12 @@ class ProgressNote(Request):
     step: StepProgress | None = None
 
 
-class PostProgress(Request):
+class PostProgress(Request, frozen=True, omit_defaults=True):
     """What happened since the last post, oldest first; nothing at all is a heartbeat.
 
     log: what the trainer printed, from byte `log_from` of what it printed in this claim. last_words: of a worker whose
-    run was paused or cancelled, about what it did until it stopped; taken until another worker claims the run.
+    run was paused, about the step that it ended; taken while the run is paused. Defaults are not sent: a registry that
+    does not know a field would refuse every post.
     """
 
     fence: Count

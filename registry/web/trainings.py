@@ -11,17 +11,17 @@ from typing import Any
 from litestar import Controller, Response, get
 from litestar.params import FromPath
 
-from registry.api.door import OPEN, AnyRequest
+from registry.api.door import OPEN, AnyRequest, in_thread
 from registry.api.trainings import READERS, curve, saved, thinned
 from registry.commands import trainings
 from registry.commands.context import Context
-from registry.comparison import Run, caution, how_they_went, require_comparable, what_differs, what_they_are
+from registry.comparison import POINTS, Run, compared, require_comparable
 from registry.records import TrainingInfo, TrainingStatus
 from registry.storage.views import StoredTraining
 from registry.web.curves import LETTERS, Curves, line_chart, loss_chart, swatch
 from registry.web.rendering import ask, in_words, render, signed_in
 
-_POINTS, _EVENTS = 400, 40
+_EVENTS, _MARKS = 40, 200
 _REFRESH_SECONDS = "5"
 _OPEN_STATUSES = (TrainingStatus.QUEUED, TrainingStatus.RUNNING)
 
@@ -36,7 +36,7 @@ class TrainingPages(Controller):
         def question(context: Context) -> dict[str, Any]:
             stored = trainings.find_training(context, training)
             events = trainings.events_of(context, stored)
-            points = thinned(curve(events), _POINTS)
+            points = thinned(curve(events), POINTS)
             run = trainings.describe(context, stored)
             return {
                 "run": run,
@@ -64,8 +64,12 @@ class TrainingPages(Controller):
             principal = await signed_in(request, *READERS)
             require_comparable(ids)
             runs = await ask(request, principal, lambda context: [_with_curves(context, one) for one in ids])
-            values = {**_compared(runs), "person": principal.person, "role": principal.role}
-            return _anew(render(request, "comparison.html", values), [one.info for one in runs])
+            shown = {"person": principal.person, "role": principal.role}
+
+            def made() -> Response[str]:
+                return _anew(render(request, "comparison.html", {**_values(runs), **shown}), [one.info for one in runs])
+
+            return await in_thread(request, made)  # recipes may be long, and the page is asked for every few seconds
 
         return await in_words(request, found)
 
@@ -85,26 +89,24 @@ def _previous(context: Context, stored: StoredTraining) -> str | None:
 def _with_curves(context: Context, id_: str) -> Run:
     stored = trainings.find_training(context, id_)
     events = trainings.events_of(context, stored)
-    return Run(trainings.describe(context, stored), thinned(curve(events), _POINTS), saved(stored.id, events))
+    return Run(trainings.describe(context, stored), thinned(curve(events), POINTS), saved(stored.id, events))
 
 
-def _compared(runs: Sequence[Run]) -> dict[str, Any]:
-    curves = [
-        Curves(
-            [(one.step, one.loss) for one in run.points],
-            [(one.step, one.metrics.get("validation_loss")) for one in reversed(run.saved)],
-        )
-        for run in runs
-    ]
+def _curves(run: Run) -> Curves:
+    measured = [one for one in reversed(run.saved) if "validation_loss" in one.metrics]
+    return Curves(
+        [(one.step, one.loss) for one in run.first_stage],
+        [(one.step, one.metrics["validation_loss"]) for one in thinned(measured, _MARKS)],
+    )
+
+
+def _values(runs: Sequence[Run]) -> dict[str, Any]:
     return {
+        **compared(runs)._asdict(),
         "runs": [
             {"letter": LETTERS[place], "swatch": swatch(place), "info": one.info} for place, one in enumerate(runs)
         ],
-        "chart": loss_chart(curves),
-        "caution": caution(runs),
-        "facts": what_they_are(runs),
-        "settings": what_differs(runs),
-        "went": how_they_went(runs),
+        "chart": loss_chart([_curves(one) for one in runs]),
     }
 
 

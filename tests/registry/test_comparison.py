@@ -1,5 +1,6 @@
 """Runs side by side: every key of a recipe that differs is named, and no figure is made up where none was told."""
 
+import tomllib
 from typing import Any
 
 import msgspec
@@ -8,16 +9,7 @@ from factories import BASE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.comparison import (
-    Row,
-    Run,
-    caution,
-    how_they_went,
-    require_comparable,
-    settings_of,
-    what_differs,
-    what_they_are,
-)
+from registry.comparison import Row, Run, compared, require_comparable, settings_of
 from registry.errors import InvalidRequest
 from registry.records import StepProgress, TrainingCheckpoint, TrainingInfo, TrainingStatus
 
@@ -54,8 +46,22 @@ def rows(found: list[Row]) -> dict[str, list[str]]:
 def test_keys_that_differ_are_named_whole_and_those_that_agree_are_not() -> None:
     first = run(RECIPE + "[lora]\nrank = 8\n[training]\nrank = 8\nepochs = 2 # a comment\n")
     second = run('# another order\ndata = "d"\nbase = "b"\nname = "r"\n[lora]\nrank = 16\n[training]\nepochs = 2\n')
-    assert rows(what_differs([first, second])) == {"lora.rank": ["8", "16"], "training.rank": ["8", ""]}
-    assert what_differs([first, first]) == []
+    found = compared([first, second])
+    assert rows(found.settings) == {"lora.rank": ["8", "16"], "training.rank": ["8", ""]} and found.more_settings == 0
+    assert compared([first, first]).settings == []
+
+
+def test_of_very_many_keys_that_differ_the_first_are_shown_and_the_others_counted() -> None:
+    many = [run(RECIPE + "".join(f"a{key} = {value}\n" for key in range(1000))) for value in (1, 2)]
+    found = compared(many)
+    assert [row.name for row in found.settings] == [f"a{key}" for key in range(200)] and found.more_settings == 800
+
+
+def test_a_recipe_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, loads = list[str](), tomllib.loads
+    monkeypatch.setattr(tomllib, "loads", lambda text: read.append(text) or loads(text))
+    compared([run(), run(RECIPE + "seed = 1\n")])
+    assert read == [RECIPE, RECIPE + "seed = 1\n"]
 
 
 def test_waivers_and_dates_are_shown_and_a_recipe_that_cannot_be_read_is_shown_as_it_is() -> None:
@@ -81,7 +87,7 @@ def test_figures_are_those_that_were_told() -> None:
         for n in range(1, 6)
     ]
     saved = [checkpoint(5, validation_loss=2.5), checkpoint(4), checkpoint(3, validation_loss=1.5)]
-    found = rows(how_they_went([run(points=points, saved=saved), run()]))
+    found = rows(compared([run(points=points, saved=saved), run()]).went)
     assert {name: values[0] for name, values in found.items()} == {
         "steps": "5 of 12",
         **{f"loss at {share} %": loss for share, loss in ((0, "5"), (20, "4"), (40, "3"), (60, "4"), (80, "3"))},
@@ -99,11 +105,11 @@ def test_figures_are_those_that_were_told() -> None:
 
 def test_of_equal_validation_losses_the_first_is_the_best() -> None:
     saved = [checkpoint(9, validation_loss=1.5), checkpoint(3, validation_loss=1.5)]
-    assert rows(how_they_went([run(saved=saved)]))["validation loss, best"] == ["1.5 at step 3"]
+    assert rows(compared([run(saved=saved)]).went)["validation loss, best"] == ["1.5 at step 3"]
 
 
 def test_data_that_no_run_has_are_left_out() -> None:
-    found = rows(what_they_are([run(), run(preferences="sha256:" + "ab" * 32)]))
+    found = rows(compared([run(), run(preferences="sha256:" + "ab" * 32)]).facts)
     assert "replay prompts" not in found and "version" not in found
     assert found["preference pairs"] == ["", "sha256:abababababab"] and found["status"] == ["running", "running"]
 
@@ -116,16 +122,36 @@ def test_data_that_no_run_has_are_left_out() -> None:
         (run(RECIPE + "seed = 1"), "seed"),
         (run(RECIPE + 'system = "You are"'), "system"),
         (run(RECIPE + "[training]\nmax_length = 64"), "training.max_length"),
+        (run(RECIPE + '[training]\norder = "easy-to-hard"'), "training.order"),
+        (run(RECIPE + 'preset = "article"'), "preset"),
+        (run(RECIPE + '[provenance]\nrequire = ["licence"]'), "[provenance]"),
+        (run(RECIPE + "[provenance]\nlicensed_review = true"), "[provenance]"),
+        (run(RECIPE + "[replay]\nweight = 0.5"), "[replay]"),
+        (run(replay="sha256:" + "3" * 64), "[replay]"),
+        (run(preferences="sha256:" + "4" * 64), "[dpo]"),
     ],
 )
-def test_losses_that_are_not_of_the_same_tokens_are_said_to_be_none_to_compare(other: Run, named: str) -> None:
-    said = caution([run(), other])
+def test_losses_that_may_not_measure_the_same_are_said_to_be_none_to_compare(other: Run, named: str) -> None:
+    said = compared([run(), other]).caution
     assert said is not None and f"differ in {named}:" in said
-    assert caution([other, other]) is None
+    assert compared([other, other]).caution is None
+
+
+def test_the_losses_of_a_second_stage_are_not_compared_as_if_they_were_of_the_first() -> None:
+    """A worker may tell each step in words of its own: they are a stage's only where there are two."""
+    points = [
+        StepProgress(step=n, steps=9, loss=loss, stage=1 + n // 5) for n, loss in enumerate((4, 3, 2, 1, 0.7, 0.5))
+    ]
+    paired = run(points=points, preferences="sha256:" + "4" * 64)
+    found = rows(compared([run(points=points), paired]).went)
+    assert found["steps"] == ["5 of 9"] * 2 and found["losses up to step"] == ["5", "4"]
+    assert found["loss at 0 %"] == ["4"] * 2 and found["loss at 100 %"] == ["0.5", "0.7"]
+    not_yet = run(points=points[:5], preferences="sha256:" + "4" * 64)
+    assert "losses up to step" not in rows(compared([not_yet, not_yet]).went)
 
 
 def test_a_difference_in_what_is_learnt_alone_is_no_reason_for_caution() -> None:
-    assert caution([run(), run(RECIPE + "[lora]\nrank = 8\n")]) is None
+    assert compared([run(), run(RECIPE + "[lora]\nrank = 8\n")]).caution is None
 
 
 @pytest.mark.parametrize("ids", [[], ["a"], list("abcdef")])

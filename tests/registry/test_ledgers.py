@@ -1,6 +1,8 @@
 """Ledgers read back: by what became of a row, by row, by source; older ones and files that are none."""
 
 import contextlib
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.errors import InvalidRequest
+from registry.errors import InvalidRequest, Unavailable
 from registry.ledgers import Ledger, LedgerEntry
 from registry.licensed import REVIEW_FIELDS, void_review
 from registry.records import LedgerReviews
 from trainer.ledger import LedgerRow, write_ledger
+from trainer.provenance import lacking
 
 
 def make_row(line: int, disposition: str = "trained", **changes: Any) -> LedgerRow:
@@ -87,7 +90,7 @@ def test_a_column_that_no_ledger_has_is_refused(file: Path) -> None:
 def test_a_file_that_is_no_ledger_is_told_so(tmp_path_factory: pytest.TempPathFactory, data: bytes, cut: int) -> None:
     path = tmp_path_factory.mktemp("fuzz") / "l.parquet"
     path.write_bytes(b"PAR1" + data[:cut] + b"PAR1")
-    with pytest.raises(InvalidRequest, match="no training ledger"):
+    with pytest.raises((InvalidRequest, Unavailable), match=r"no training ledger|as its trainer wrote it"):
         Ledger(path)
 
 
@@ -172,6 +175,95 @@ def test_a_ledger_of_more_rows_than_are_read_is_refused(tmp_path: Path, monkeypa
         reviews_of(tmp_path, make_row(1), make_row(2), make_row(3))
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        # Cut at 64 characters, each of these would be a date.
+        ("credential_valid_until", "2026-12-31" + " " * 54 + "REVOKED"),
+        ("reviewed_at", "2026-03-01" + " " * 190 + "not"),
+        ("credential_valid_until", "2026-12-31" + " " * 191),
+        ("reviewer", "a" * 201),
+        ("credential", "\u200b"),
+        ("reviewer", "\u2060\ufeff\u202e"),
+        ("reviewer", "\u3164\u1160"),
+        ("credential", "\u2800 -"),
+    ],
+)
+def test_trainer_and_registry_agree_that_a_review_is_void(tmp_path: Path, field: str, value: str) -> None:
+    told = {**RIGHT, field: value}
+    assert lacking(told, (), licensed_review=True)
+    found = reviews_of(tmp_path, make_row(1, **told))
+    assert (found.trained, found.licensed, found.without) == (1, 0, ("line 1",))
+
+
+@pytest.mark.parametrize("who", ["a" * 200, "Å\u0308sa", "\u91d1\u200d", "7"])
+def test_a_name_that_can_be_seen_is_one_in_any_script(tmp_path: Path, who: str) -> None:
+    assert not lacking({**RIGHT, "reviewer": who}, (), licensed_review=True)
+    assert reviews_of(tmp_path, make_row(1, **{**RIGHT, "reviewer": who})).licensed == 1
+
+
+def write_hostile(path: Path, rows: int, **columns: str) -> None:
+    """A ledger by expressions over the row's number `i`."""
+    texts = dict.fromkeys((*LedgerEntry.__struct_fields__,), "''")
+    numbers = {"line": "i", "tokens": "9", "trained_tokens": "4", "disposition": "'trained'"}
+    right = {name: f"'{value}'" for name, value in RIGHT.items()}
+    told = ", ".join(f'{value} AS "{name}"' for name, value in {**texts, **numbers, **right, **columns}.items())
+    with duckdb.connect() as db:
+        db.execute(f"COPY (SELECT {told} FROM range({rows}) t(i)) TO '{path}' (FORMAT parquet, PARQUET_VERSION v2)")
+
+
+@pytest.mark.slow
+def test_a_ledger_of_nothing_but_different_texts_is_counted_without_being_held(tmp_path: Path) -> None:
+    """Measured in a process of its own, as the highest that it ever had."""
+    write_hostile(tmp_path / "l.parquet", 300_000, **{name: "lpad(i::TEXT, 64, 'x')" for name in RIGHT if "r" in name})
+    write_ledger(tmp_path / "one.parquet", [make_row(1, **RIGHT)])
+    program = (
+        "import sys, pathlib, datetime\nfrom registry.ledgers import Ledger\n"
+        "with Ledger(pathlib.Path(sys.argv[1])) as ledger:\n"
+        "    assert ledger.reviews(datetime.datetime.now(datetime.UTC)).trained == int(sys.argv[2])\n"
+        "status = pathlib.Path('/proc/self/status').read_text()\n"
+        "print(status.partition('VmHWM:')[2].split()[0])\n"
+    )
+    few, many = (
+        int(subprocess.check_output([sys.executable, "-c", program, tmp_path / name, rows]))
+        for name, rows in (("one.parquet", "1"), ("l.parquet", "300000"))
+    )
+    # Held, they were 230 MiB more.
+    assert many - few < 100 * 1024
+
+
+@pytest.mark.parametrize("value", ["[i, i]", "{'a': i}", "MAP {'a': i}"])
+def test_a_column_that_is_long_while_its_file_is_short_is_refused(tmp_path: Path, value: str) -> None:
+    write_hostile(tmp_path / "l.parquet", 3, reviewer=value)
+    with pytest.raises(InvalidRequest, match="'reviewer' is neither text nor a number"):
+        Ledger(tmp_path / "l.parquet")
+
+
+def test_the_first_five_rows_without_a_review_are_named_in_the_order_of_the_file(tmp_path: Path) -> None:
+    """Over many groups of rows, and more rows than are fetched at once."""
+    path = tmp_path / "l.parquet"
+    write_hostile(
+        path, 30_000, line="30000 - i", reviewer="CASE WHEN i % 7000 = 6999 OR i > 29990 THEN '' ELSE 'a' END"
+    )
+    with Ledger(path) as ledger:
+        found = ledger.reviews(NOW)
+    assert (found.trained, found.licensed) == (30_000, 30_000 - 4 - 9)
+    assert found.without == ("line 23001", "line 16001", "line 9001", "line 2001", "line 9")
+
+
+def test_what_keeps_a_ledger_from_being_read_this_time_is_no_fault_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_ledger(tmp_path / "l.parquet", [make_row(1, **RIGHT)])
+    monkeypatch.setattr("registry.ledgers._COUNTING_MEMORY", "1KB")
+    with Ledger(tmp_path / "l.parquet") as ledger, pytest.raises(Unavailable, match=r"Out of Memory.*try again"):
+        ledger.reviews(NOW)
+    (tmp_path / "l.parquet").unlink()
+    with pytest.raises(Unavailable, match=r"Cannot access.*l\.parquet.*try again") as raised:
+        Ledger(tmp_path / "l.parquet")
+    assert str(tmp_path) not in str(raised.value)
+
+
 DATES = st.sampled_from(
     ["", "2026-01-01", "2026-05-01T10:00:00Z", "2026-06-01", "2026-07-01", "soon", "2026-05-01 " * 9]
 )
@@ -189,8 +281,8 @@ ROWS = st.builds(
     st.sampled_from(["data", "replay", "dpo"]),
     st.sampled_from(["trained", "test", "blocked"]),
     st.sampled_from([0, 5]),
-    st.sampled_from(["", "ada", "bo" * 50]),
-    st.sampled_from(["", "nurse", "\u00a0"]),
+    st.sampled_from(["", "ada", "bo" * 50, "bo" * 101]),
+    st.sampled_from(["", "nurse", "\u00a0", "\u200b"]),
     DATES,
     DATES,
 )
@@ -210,7 +302,7 @@ def test_the_counts_are_those_of_looking_at_every_row(
 
 def test_reading_a_ledger_reaches_no_other_file(tmp_path: Path, file: Path) -> None:
     (tmp_path / "other.csv").write_text("a\n1\n")
-    with Ledger(file) as ledger, pytest.raises(InvalidRequest, match="no training ledger"):
+    with Ledger(file) as ledger, pytest.raises(Unavailable, match="Permission Error"):
         ledger._run(f"SELECT * FROM '{tmp_path}/other.csv'", [])
 
 
@@ -226,5 +318,5 @@ def test_a_ledger_with_damaged_bytes_is_read_or_refused(
     for place in data.draw(st.lists(st.integers(0, len(body) - 1), min_size=1, max_size=6)):
         body[place] = data.draw(st.integers(0, 255))
     (folder / "l.parquet").write_bytes(body)
-    with contextlib.suppress(InvalidRequest), Ledger(folder / "l.parquet") as ledger:
+    with contextlib.suppress(InvalidRequest, Unavailable), Ledger(folder / "l.parquet") as ledger:
         assert ledger.reviews(NOW).licensed <= 39

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from registry.client import Message
 from trainer.dataset import prepare
-from trainer.preflight.duplicates import NEAR, check_contradictions, check_near, clusters_of, near_pairs
+from trainer.preflight.duplicates import check_contradictions, check_near, clusters_of, near_pairs, repeating
+from trainer.preflight.minhash import NEAR
 from trainer.preflight.reading import Row, Split
+from trainer.preflight.restated import sayings
 from trainer.preflight.text import grams, words
 
 
@@ -47,9 +49,9 @@ def test_clusters_are_those_of_all_pairs_compared_exactly(seed: int) -> None:
     close = [(i, j) for i, j in combinations(range(80), 2) if jaccard(rows[i], rows[j]) >= NEAR]
     for i, j in close:
         expected.join(i, j)
-    found = clusters_of(rows, near_pairs(rows))
+    found = clusters_of(rows, near_pairs(rows).pairs)
     assert len(close) > 20 and [found.of(i) for i in range(80)] == [expected.of(i) for i in range(80)]
-    assert all(pair.jaccard == jaccard(rows[pair.first], rows[pair.second]) >= NEAR for pair in near_pairs(rows))
+    assert all(pair.jaccard == jaccard(rows[pair.first], rows[pair.second]) >= NEAR for pair in near_pairs(rows).pairs)
 
 
 def test_every_row_of_a_cluster_but_its_first_is_named_with_a_twin() -> None:
@@ -74,8 +76,31 @@ def test_thousands_of_near_rows_are_one_cluster(tmp_path: Path) -> None:
     """Where all rows share every band, they meet their neighbours only, which must hold them together all the same."""
     text = make_clean(random.Random(1), 8)["output"]
     rows = [make_row(i, f"number {i}", text) for i in range(1, 1500)]
-    clusters = clusters_of(rows, near_pairs(rows))
+    clusters = clusters_of(rows, near_pairs(rows).pairs)
     assert {clusters.of(i) for i in range(len(rows))} == {0}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_that_repeat_one_of_the_first_are_those_that_compared_with_each_come_near_it(seed: int) -> None:
+    rows = near_set(random.Random(seed), 80)
+    firsts, others, said = rows[:30], rows[30:], sayings(rows)
+    found = repeating(firsts, others)
+    alike = {
+        (place, first)
+        for place, row in enumerate(others)
+        for first, one in enumerate(firsts)
+        if jaccard(row, one) >= NEAR or said[30 + place] == said[first] is not None
+    }
+    assert 5 < len(found) < 50 and set(found) == {place for place, _ in alike} and set(found.items()) <= alike
+
+
+def test_a_row_is_never_said_to_repeat_one_that_it_reaches_through_others_only() -> None:
+    chain = [[f"word{n}" for n in range(start, start + 40)] for start in range(0, 42, 2)]
+    rows = [make_row(line, " ".join(text), "") for line, text in enumerate(chain)]
+    assert len({clusters_of(rows, near_pairs(rows).pairs).of(i) for i in range(len(rows))}) == 1
+    near = {place for place, row in enumerate(rows[1:]) if jaccard(rows[0], row) >= NEAR}
+    assert repeating(rows[:1], rows[1:]) == dict.fromkeys(near, 0) and 0 < len(near) < 5
+    assert repeating([], rows) == repeating(rows, []) == {}
 
 
 @given(st.lists(st.tuples(st.sampled_from("pq"), st.sampled_from(["yes", "Yes.", "no", "!", "?"])), max_size=8))

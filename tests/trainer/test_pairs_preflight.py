@@ -67,10 +67,13 @@ def test_pairs_that_nothing_is_wrong_with_are_taken_without_a_finding(
 ) -> None:
     suite = read_suite_folder(make_dataset(60, 0, 1).write_suite(tmp_path / "suite"))
     rows = write(tmp_path / "train.jsonl", [make_clean(random.Random(1), 4) for _ in range(60)])
-    report = look(make_pairs(80), Options(suites=[suite]), prepare(read_rows(rows), 0))
+    data = prepare(read_rows(rows), 0)
+    report = look(make_pairs(80), Options(suites=[suite]), data)
     assert report.problems == [] and not report.blocked and report.low == []
     assert (report.kind, report.lines, report.rows, report.distinct) == ("pairs", 80, 80, 80)
     assert report.compared == ["help-desk", "the held-out rows of the data"] and report.splits == {}
+    report = look(make_pairs(80), DEFAULT, data)
+    assert report.counts() == {"W163": 1} and report.compared == ["the held-out rows of the data"]
 
 
 # -- the checks of data
@@ -160,6 +163,20 @@ def test_near_repetition_is_told_of_whole_pairs_and_of_prompts_but_not_of_many_a
     assert found[41] == {"W220": "the same as line 5"} and (report.rows, report.distinct) == (60, 59)
 
 
+def test_many_pairs_of_one_prompt_are_no_crowd_and_pairs_much_alike_are(look: Callable[..., Report]) -> None:
+    chance = random.Random(5)
+
+    def say(n: int) -> str:
+        return " ".join(f"{chance.choice('bdfgklmn')}{chance.choice('aeiou')}{chance.randrange(40)}" for _ in range(n))
+
+    frame = say(80)
+    one = [{"prompt": frame, "chosen": say(30), "rejected": say(30)} for _ in range(120)]
+    assert look(one).counts().keys() & {"W221", "W224"} == set()
+    crowd = [{"prompt": f"{frame} {say(20)}", "chosen": "yes", "rejected": "no"} for _ in range(120)]
+    (told,) = [found for found in look(crowd).problems if found.rule == "W224"]
+    assert told.message == "120 pairs, the first on line 1, are much alike: copies among them may be missed"
+
+
 def test_a_pair_is_as_long_as_its_longer_answer(look: Callable[..., Report]) -> None:
     pairs = make_pairs(60)
     pairs[2]["chosen"] = pairs[4]["rejected"] = "It hums and hums and does so. " * 200
@@ -198,6 +215,27 @@ def test_two_pairs_that_contradict_each_other_stop_the_run(look: Callable[..., R
     assert not look(pairs, Options(waivers=[Waiver("E223", "two experts differ")])).blocked
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "contradict"),
+    [
+        (("How long?", "Three years.", "Two years."), ("how long", "two years", "THREE years!"), True),
+        (("?", "!", "!!"), ("?", "!!", "!"), True),
+        (("How long?", "Three years.", "three years"), ("How long?", "three years", "Three years."), True),
+        (("How long?", "Three years.", "Two years."), ("How long?", "Three years!", "two years"), False),
+        (("How long?", "Three years.", "Two years."), ("How wide?", "Two years.", "Three years."), False),
+        (("What is 5 + 3?", "8", "2"), ("What is 5 - 3?", "2", "8"), False),
+        (("?", "Yes.", "No."), ("!", "No.", "Yes."), False),
+        (("Is 3<5?", "Yes.", "No."), ("Is 3>5?", "No.", "Yes."), False),
+        (("What is 2?", "4", "-4"), ("What is -2?", "-4", "4"), False),
+    ],
+)
+def test_pairs_contradict_each_other_in_other_punctuation_too_but_not_where_a_sign_is_another(
+    look: Callable[..., Report], first: tuple[str, ...], second: tuple[str, ...], contradict: bool
+) -> None:
+    pairs = [dict(zip(("prompt", "chosen", "rejected"), one, strict=True)) for one in (first, second)]
+    assert ("E223" in told(look(pairs)).get(2, {})) is contradict
+
+
 def test_a_review_that_is_still_to_come_stops_the_run(look: Callable[..., Report]) -> None:
     pairs = make_pairs(3)
     pairs[1] |= {"reviewer": "ada", "reviewed_at": "2999-01-01"}
@@ -231,6 +269,11 @@ def rows_of(folder: Path, *besides: dict[str, str]) -> Data:
         ("where is THE lid", "x", "its prompt is that of line 1, a validation row"),
         (f"Well then. {LONG}", "x", "its prompt is nearly that of line 2, a test row"),
         (
+            "What do I look at first? It hums now! I turned the machine in the hall on and off again.",
+            "x",
+            "its prompt is nearly that of line 2, a test row",
+        ),
+        (
             "How come?",
             "The seal sits crooked, so dust gathers behind the panel and blocks the air.",
             "with its preferred answer it nearly repeats line 4, a test row",
@@ -257,6 +300,36 @@ def test_a_form_of_asking_that_training_rows_have_as_well_gives_no_held_out_row_
     ).pairs
     assert held_out(pairs, rows_of(tmp_path)) == {1: "its prompt is nearly that of line 2, a test row"}
     assert held_out(pairs, rows_of(tmp_path, usual)) == {}
+
+
+def chain_of(n: int) -> list[str]:
+    """Texts of forty words, each with two others than the one before."""
+    return [" ".join(f"word{place}" for place in range(start, start + 40)) for start in range(0, 2 * n, 2)]
+
+
+def test_a_held_out_row_that_training_rows_reach_only_through_other_held_out_rows_is_not_given_away(
+    tmp_path: Path,
+) -> None:
+    trained, *held = chain_of(21)
+    rows = [{"prompt": trained, "completion": "Tighten the belt.", "split": "train"}]
+    rows += [{"prompt": one, "completion": f"Note {n}.", "split": "test"} for n, one in enumerate(held)]
+    data = prepare(read_rows(write(tmp_path / "data.jsonl", rows)), 0)
+    asked = [one.replace(one.split()[20], "rather") for one in (held[-1], held[0])]
+    assert not set(asked[0].split()) & set(trained.split())
+    pairs = [{"prompt": one, "chosen": "a b", "rejected": "c"} for one in asked]
+    found = held_out(read_pairs(write(tmp_path / "p.jsonl", pairs)).pairs, data)
+    assert found.keys() >= {1} and found[1].startswith("its prompt is nearly that of line ")
+
+
+@pytest.mark.parametrize("side", ["prompt", "chosen"])
+def test_a_pair_is_not_left_out_for_a_row_that_only_other_pairs_come_near(tmp_path: Path, side: str) -> None:
+    first, *others = chain_of(21)
+    asked = {"prompt": "How come?", "chosen": "At the fan.", "rejected": "Nowhere."}
+    row = {"prompt": asked["prompt"], "completion": asked["chosen"], "split": "test"}
+    row |= {"prompt": first} if side == "prompt" else {"prompt": "Why so?", "completion": first}
+    data = prepare(read_rows(write(tmp_path / "data.jsonl", [row])), 0)
+    pairs = read_pairs(write(tmp_path / "p.jsonl", [asked | {side: one} for one in others])).pairs
+    assert 1 in (left_out := held_out(pairs, data)) and max(left_out) < 5
 
 
 # -- in a run

@@ -3,10 +3,12 @@
 Work is counted in calls and comparisons; what an index finds is held to the plain computation.
 """
 
+import json
 import random
 import re
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.client import Message
-from trainer.preflight import asked, consistency, duplicates
+from trainer.preflight import asked, consistency, duplicates, minhash
 from trainer.preflight.asked import Asked
-from trainer.preflight.duplicates import check_near, contradictions, near_pairs
+from trainer.preflight.check import Options, preflight
+from trainer.preflight.duplicates import check_near, contradictions, near_pairs, repeating
 from trainer.preflight.leakage import check_asked
+from trainer.preflight.pairs import check_pairs
 from trainer.preflight.reading import Row
 from trainer.preflight.restated import sayings
 from trainer.preflight.text import Words, grams, words
@@ -187,18 +191,42 @@ def framed(n: int, share: float, chance: random.Random) -> list[Row]:
 
 
 def test_rows_of_one_frame_are_compared_with_few_others_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = counting(monkeypatch, duplicates, "_jaccard")
+    calls = counting(monkeypatch, duplicates, "jaccard")
     n = 400
     near_pairs(framed(n, 0.78, random.Random(3)))
-    assert n < calls["_jaccard"] <= 10 * 32 * n / 2
+    assert n < calls["jaccard"] <= 10 * 32 * n / 2
 
 
 def test_copies_among_rows_of_one_frame_are_found() -> None:
     chance = random.Random(4)
     rows = framed(400, 0.75, chance)
     copies = [one._replace(completion="so it is now", line=1000 + one.line) for one in rows[::20]]
-    found = {pair.first for pair in near_pairs(rows + copies)}
+    found = {pair.first for pair in near_pairs(rows + copies).pairs}
     assert found >= set(range(0, 400, 20))
+
+
+def test_copies_of_a_few_of_many_rows_of_one_frame_are_found_with_comparisons_that_do_not_grow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    n, rows = 1600, framed(1620, 0.75, random.Random(7))
+    firsts, others = rows[:n], rows[n:]
+    copies = [one._replace(completion="so it is now", line=5000 + one.line) for one in firsts[::100]]
+    calls = counting(monkeypatch, duplicates, "jaccard")
+    assert repeating(firsts, others + copies) == {20 + place: 100 * place for place in range(16)}
+    assert 16 < calls["jaccard"] <= 2 * 10 * 32 * 36
+
+
+@pytest.mark.parametrize(("fields", "times"), [(("prompt", "completion"), 1), (("prompt", "chosen", "rejected"), 2)])
+def test_the_minima_of_every_text_are_computed_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fields: tuple[str, ...], times: int
+) -> None:
+    """Of rows once; of pairs those of the whole and those of the prompts."""
+    chance = random.Random(9)
+    file = tmp_path / "any.jsonl"
+    file.write_text("".join(json.dumps({one: say(chance, 20) for one in fields}) + "\n" for _ in range(30)))
+    calls = counting(monkeypatch, minhash, "_minima")
+    (check_pairs if "chosen" in fields else preflight)(file, Options())
+    assert calls["_minima"] == times
 
 
 def test_rows_so_much_alike_that_a_copy_may_be_missed_are_told_and_copies_of_one_row_are_not() -> None:

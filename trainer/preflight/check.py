@@ -144,7 +144,7 @@ def check(path: Path, options: Options) -> Checked:
         *consistency.too_short(rows),
         *lengths.check_lengths(rows, counted, options.max_length),
         *leaked,
-        *leakage.check_splits(reading.rows, rows, data.near),
+        *leakage.check_splits(reading.rows, rows, data.near.pairs),
         *_check_size(reading, data),
         *_check_manifest(data, options.manifest),
     ]
@@ -156,7 +156,7 @@ def check(path: Path, options: Options) -> Checked:
         rows=len(reading.rows),
         distinct=len(rows),
         splits={split.value: data.splits.count(split) for split in Split},
-        clusters=cluster_sizes(len(rows), data.near),
+        clusters=cluster_sizes(len(rows), data.near.pairs),
         template_share=measured.share,
         skeletons=measured.skeletons,
         lengths=counted.rows,
@@ -194,11 +194,11 @@ def count_tokens(rows: Sequence[Row], options: Options) -> lengths.Lengths:
     return lengths.count(rows, options.base) if options.base else lengths.estimate(rows)
 
 
-def leaks(rows: Sequence[Row], options: Options, besides: Sequence[str] = ()) -> tuple[list[str], list[Problem]]:
-    """What was compared with, and the rows that leak suites or held-out files. besides: what else is compared with."""
+def leaks(rows: Sequence[Row], options: Options) -> tuple[list[str], list[Problem]]:
+    """The suites and files that were compared with, and the rows that leak them."""
     texts = [text for name, suite in options.suites for text in leakage.suite_texts(name, suite)]
     texts += [text for file in options.held_out for text in leakage.held_out_texts(file)]
-    compared = [name for name, _ in options.suites] + [str(file) for file in options.held_out] + list(besides)
+    compared = [name for name, _ in options.suites] + [str(file) for file in options.held_out]
     if not compared:
         return [], [found("W163", "leakage into suites was not looked for")]
     return compared, leakage.check_asked(rows, leakage.Asked(texts)) if texts else []

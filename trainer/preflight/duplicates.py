@@ -1,31 +1,18 @@
 """Rows that say the same thing: near duplicates, the clusters they form, and prompts with contradicting answers. Pure.
 
-Candidates come from MinHash over sequences of three words (rensa, 128 permutations in 32 bands of 4: two rows with a
-Jaccard index of 0.7 become a candidate with a probability of 0.9998); every candidate is confirmed by the exact index.
-The outcome does not depend on the order of the rows. Source: Leskovec et al., Mining of Massive Datasets, chapter 3.
+Which rows may be nearly the same is `trainer.preflight.minhash`'s; here every candidate is confirmed by the exact
+Jaccard index. The outcome does not depend on the order of the rows.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import NamedTuple
 
 from trainer.preflight.codes import Problem, found
+from trainer.preflight.minhash import NEAR, candidates, candidates_across, jaccard, shingles
 from trainer.preflight.reading import Row
 from trainer.preflight.restated import restated, sayings
-from trainer.preflight.text import Words, grams, words
+from trainer.preflight.text import Words, words
 
-NEAR = 0.7
-_SHINGLE_WORDS = 3
-_PERMUTATIONS, _BANDS, _SEED = 128, 32, 20
-# With 128 permutations the estimate's standard error is 0.04: a pair of 0.7 falls below this once in 30,000.
-_WORTH_CONFIRMING = NEAR - 0.16
-# Bounds the work where thousands of rows share a band: there each row meets its nearest in the order of the minima
-# behind the band, as in an LSH forest (Bawa et al. 2005). `check_near` tells where that may have hidden a copy.
-_MOST_NEIGHBOURS, _ORDERED_BY = 10, 24
-
-_Matrix = npt.NDArray[Any]
 _Key = tuple[tuple[str, str], ...]
 _ORDERING = frozenset("before after from to than over under into vor nach von bis als avant après".split())
 
@@ -38,62 +25,63 @@ class NearPair(NamedTuple):
     jaccard: float
 
 
-def near_pairs(rows: Sequence[Row]) -> list[NearPair]:
-    """Pairs of rows whose whole texts are nearly the same; within a cluster enough of them to hold it together."""
+class Near(NamedTuple):
+    """Of some rows: enough pairs of near duplicates to hold every cluster together; and the crowd, pairs of rows much
+    alike and no copies that are the last of so many that a copy may have been missed behind them."""
+
+    pairs: list[NearPair]
+    crowd: list[tuple[int, int]]
+
+
+def alike(rows: Sequence[Row]) -> Near:
+    """Rows that nearly repeat each other, in their order of words or (short ones) in another."""
+    near = near_pairs(rows)
+    return Near([*near.pairs, *restated_pairs(rows)], near.crowd)
+
+
+def near_pairs(rows: Sequence[Row]) -> Near:
+    """Rows whose whole texts are nearly the same."""
     if len(rows) < 2:
-        return []
-    shingles = [_shingles(row) for row in rows]
+        return Near([], [])
+    shingled = [shingles(row) for row in rows]
     clusters = Clusters(len(rows))
     pairs = []
-    for first, second in _candidates(rows, shingles).pairs:
+    met = candidates(rows, shingled)
+    for first, second in met.pairs:
         if clusters.of(first) == clusters.of(second):
             continue
-        share = _jaccard(shingles[first], shingles[second])
+        share = jaccard(shingled[first], shingled[second])
         if share >= NEAR:
             clusters.join(first, second)
             pairs.append(NearPair(first, second, share))
-    return pairs
+    return Near(pairs, [pair for pair in met.last if clusters.of(pair[0]) != clusters.of(pair[1])])
 
 
-class _Candidates(NamedTuple):
-    """Pairs of rows (first < second); `last`: those behind which there may be more."""
-
-    pairs: list[tuple[int, int]]
-    last: list[tuple[int, int]]
-
-
-def _candidates(rows: Sequence[Row], shingles: Sequence[set[str]]) -> _Candidates:
-    """Pairs of rows with equal minima in one band and enough of them in all."""
-    from rensa import RMinHash
-
-    digests = RMinHash.digest_matrix_from_token_sets([list(one) for one in shingles], _PERMUTATIONS, _SEED).to_rows()
-    matrix, n = np.array(digests, dtype=np.uint32), len(rows)
-    rank = np.argsort(sorted(range(n), key=lambda index: rows[index].digest))
-    found_pairs, last = [], [np.empty(0, dtype=np.int64)]
-    for start in range(0, _PERMUTATIONS, _PERMUTATIONS // _BANDS):
-        turned = np.roll(matrix, -start, axis=1)[:, :_ORDERED_BY]
-        _, band = np.unique(turned[:, : _PERMUTATIONS // _BANDS], axis=0, return_inverse=True)
-        order = np.lexsort((rank, *turned.T[::-1], band.ravel()))
-        names = band.ravel()[order]
-        for step in range(1, min(_MOST_NEIGHBOURS, n - 1) + 1):
-            same = names[step:] == names[:-step]
-            if not same.any():
-                break
-            ends = np.stack([order[:-step][same], order[step:][same]])
-            found_pairs.append(ends.min(axis=0) * n + ends.max(axis=0))
-            if step == _MOST_NEIGHBOURS:
-                last.append(found_pairs[-1])
-    pairs = np.unique(np.concatenate([*found_pairs, *last]))
-    worth = [
-        chunk[(matrix[chunk // n] == matrix[chunk % n]).mean(axis=1) >= _WORTH_CONFIRMING]
-        for chunk in np.array_split(pairs, len(pairs) // 100_000 + 1)
+def restated_pairs(rows: Sequence[Row]) -> list[NearPair]:
+    """Pairs of short rows with the same content in another order, with slips of the pen or courtesy."""
+    return [
+        NearPair(first, second, jaccard(shingles(rows[first]), shingles(rows[second])))
+        for first, second in restated(rows)
     ]
-    kept = np.concatenate(worth)
-    return _Candidates(_unpacked(kept, n), _unpacked(kept[np.isin(kept, np.concatenate(last))], n))
 
 
-def _unpacked(pairs: _Matrix, n: int) -> list[tuple[int, int]]:
-    return [divmod(int(pair), n) for pair in pairs]
+def repeating(firsts: Sequence[Row], rows: Sequence[Row]) -> dict[int, int]:
+    """Rows, by index, that nearly repeat one of the first; with the index of that one.
+
+    Each is compared with the very row that is named: a chain of near duplicates leads to rows that share nothing.
+    """
+    if not firsts or not rows:
+        return {}
+    both, n = [*firsts, *rows], len(firsts)
+    shingled = [shingles(row) for row in both]
+    named: dict[int, int] = {}
+    for first, other in candidates_across(n, both, shingled):
+        if other not in named and jaccard(shingled[first], shingled[other]) >= NEAR:
+            named[other] = first
+    for first, other in restated(both):
+        if first < n <= other:
+            named.setdefault(other, first)
+    return {other - n: first for other, first in named.items()}
 
 
 class Clusters:
@@ -143,20 +131,12 @@ def check_exact(rows: Sequence[Row], duplicates: Sequence[tuple[int, int]]) -> l
     ]
 
 
-def restated_pairs(rows: Sequence[Row]) -> list[NearPair]:
-    """Pairs of short rows with the same content in another order, with slips of the pen or courtesy."""
-    return [
-        NearPair(first, second, _jaccard(_shingles(rows[first]), _shingles(rows[second])))
-        for first, second in restated(rows)
-    ]
-
-
-def check_near(rows: Sequence[Row], pairs: Sequence[NearPair]) -> list[Problem]:
+def check_near(rows: Sequence[Row], near: Near) -> list[Problem]:
     """One finding for each row but the first of its cluster, with the nearest row that is known; one for all rows that
     so many others resemble that a copy may have been missed."""
     clusters = Clusters(len(rows))
     nearest: dict[int, tuple[float, int]] = {}
-    for pair in pairs:
+    for pair in near.pairs:
         clusters.join(pair.first, pair.second)
         for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
             nearest[one] = max(nearest.get(one, (0.0, 0)), (pair.jaccard, other))
@@ -171,15 +151,12 @@ def check_near(rows: Sequence[Row], pairs: Sequence[NearPair]) -> list[Problem]:
         )
         for index, (share, other) in sorted(nearest.items())
         if clusters.of(index) != index
-    ] + _check_crowd(rows, clusters)
+    ] + _check_crowd(rows, near, clusters)
 
 
-def _check_crowd(rows: Sequence[Row], clusters: "Clusters") -> list[Problem]:
+def _check_crowd(rows: Sequence[Row], near: Near, clusters: Clusters) -> list[Problem]:
     """Rows whose nearest neighbours are all much like them and no copies: the next one may be one."""
-    if len(rows) <= _MOST_NEIGHBOURS:
-        return []
-    last = _candidates(rows, [_shingles(row) for row in rows]).last
-    crowd = {index for pair in last if clusters.of(pair[0]) != clusters.of(pair[1]) for index in pair}
+    crowd = {index for pair in near.crowd if clusters.of(pair[0]) != clusters.of(pair[1]) for index in pair}
     if not crowd:
         return []
     first = rows[min(crowd)].line
@@ -242,17 +219,3 @@ def _prompt_key(row: Row) -> tuple[_Key, _Key]:
     """The system prompt, and what was said under it."""
     key = [(one.role, " ".join(words(one.content)) or one.content.strip()) for one in row.prompt]
     return tuple(one for one in key if one[0] == "system"), tuple(one for one in key if one[0] != "system")
-
-
-def _shingles(row: Row) -> set[str]:
-    """Three-word sequences of what the user says and the answer; a system prompt is the same in most rows.
-
-    A text without words, such as "? !", is what it is: its digest is its only shingle.
-    """
-    said = words("\n".join([one.content for one in row.prompt if one.role != "system"] + [row.completion]))
-    return {" ".join(one) for one in grams(said, _SHINGLE_WORDS)} or {row.digest}
-
-
-def _jaccard(one: set[str], other: set[str]) -> float:
-    shared = len(one & other)
-    return shared / (len(one) + len(other) - shared)

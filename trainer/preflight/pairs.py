@@ -16,15 +16,17 @@ from trainer.pairs import Pair, examine
 from trainer.preflight import characters, consistency, duplicates, lengths, privacy, quality, reviews
 from trainer.preflight.check import Checked, Options, Report, cluster_sizes, count_tokens, graded, leaks
 from trainer.preflight.codes import Problem, Span, blocking, check_waivers, found
-from trainer.preflight.duplicates import Clusters, NearPair, near_pairs, restated_pairs
+from trainer.preflight.duplicates import Near, NearPair, alike, repeating
 from trainer.preflight.reading import Reading, Row
-from trainer.preflight.text import folded, words
+from trainer.preflight.text import Words, folded, words
 
 _HELD_OUT = "the held-out rows of the data"
 _ANSWER = re.compile(r"^(the )?answer\b")
 _ROW = re.compile(r"\brow(s?)\b")
+_SIGN = re.compile(r"[+<>=≤≥≠±×÷]|[-−*/^](?=\s*\d)")
+_Said = Words | str
 # Findings that speak of rows and quote nothing that the data says.
-_OF_ROWS = ("W121", "W123", "W152", "W221")
+_OF_ROWS = ("W121", "W123", "W152", "W221", "W224")
 
 
 def check_pairs(path: Path, options: Options, data: Data | None = None) -> Checked:
@@ -39,12 +41,12 @@ def check_pairs(path: Path, options: Options, data: Data | None = None) -> Check
     everything = [*rows, *(pair.row for pair, _ in duplicate)]
     counted = _tokens(rows, rejected, options)
     measured, drift = consistency.template(rows)
-    compared, leaked = leaks(rows, options, [_HELD_OUT] if data else [])
-    whole, alike = _near(pairs)
+    compared, leaked = leaks(rows, options)
+    whole, prompts = _near(pairs)
     problems = [
         *reading.problems,
         *duplicates.check_exact(everything, [(pair.row.line, first) for pair, first in duplicate]),
-        *_check_near(rows, whole, alike),
+        *_check_near(rows, whole, prompts),
         *check_preferences(pairs),
         *reviews.check_reviews(everything),
         *_named(_of_preferred(rows), "chosen"),
@@ -62,20 +64,20 @@ def check_pairs(path: Path, options: Options, data: Data | None = None) -> Check
         rows=len(everything),
         distinct=len(pairs),
         splits={},
-        clusters=cluster_sizes(len(rows), [*whole, *alike]),
+        clusters=cluster_sizes(len(rows), [*whole.pairs, *prompts]),
         template_share=measured.share,
         skeletons=measured.skeletons,
         lengths=counted.rows,
         lengths_by=counted.how,
         max_length=options.max_length,
-        compared=compared,
+        compared=[*compared, _HELD_OUT] if data else compared,
         problems=problems,
         low=low,
         waived=waived,
         blocked=bool(blocking(problems, waived)),
         kind="pairs",
     )
-    return Checked(report, Reading(reading.records, everything, reading.problems), Data([], [], [], [], []))
+    return Checked(report, Reading(reading.records, everything, reading.problems), Data([], [], [], [], Near([], [])))
 
 
 # -- the checks of data, on the sides of a pair
@@ -125,26 +127,22 @@ def _tokens(rows: Sequence[Row], rejected: Sequence[Row], options: Options) -> l
     return lengths.Lengths(longer, both.prompts[:n], both.how)
 
 
-def _near(pairs: Sequence[Pair]) -> tuple[list[NearPair], list[NearPair]]:
+def _near(pairs: Sequence[Pair]) -> tuple[Near, list[NearPair]]:
     """Pairs that are nearly the same, and those of different prompts that are. One prompt may have many answers."""
-    whole = _alike([pair.row._replace(completion=f"{pair.row.completion}\n{pair.rejected}") for pair in pairs])
+    whole = alike([pair.row._replace(completion=f"{pair.row.completion}\n{pair.rejected}") for pair in pairs])
     first: dict[object, int] = {}
     for place, pair in enumerate(pairs):
         first.setdefault(pair.row.prompt, place)
     places = list(first.values())
-    prompts = _alike([_prompt(pairs[place].row) for place in places])
+    prompts = alike([_prompt(pairs[place].row) for place in places]).pairs
     return whole, [NearPair(places[one.first], places[one.second], one.jaccard) for one in prompts]
 
 
-def _alike(rows: Sequence[Row]) -> list[NearPair]:
-    return [*near_pairs(rows), *restated_pairs(rows)]
-
-
-def _check_near(rows: Sequence[Row], whole: Sequence[NearPair], prompts: Sequence[NearPair]) -> Iterator[Problem]:
+def _check_near(rows: Sequence[Row], whole: Near, prompts: Sequence[NearPair]) -> Iterator[Problem]:
     problems = duplicates.check_near(rows, whole)
     yield from problems
     told = {one.line for one in problems}
-    for one in duplicates.check_near(rows, prompts):
+    for one in duplicates.check_near(rows, Near([*prompts], [])):
         if one.line not in told:
             message = one.message.replace("of this row", "of the prompts of this row", 1)
             yield structs.replace(one, message=message)
@@ -154,15 +152,25 @@ def _check_near(rows: Sequence[Row], whole: Sequence[NearPair], prompts: Sequenc
 
 
 def check_preferences(pairs: Sequence[Pair]) -> Iterator[Problem]:
-    """Pairs that prefer the one of two answers of which an earlier pair prefers the other."""
-    verdicts: dict[tuple[object, frozenset[str]], tuple[str, int]] = {}
+    """Pairs that prefer the one of two answers of which an earlier pair prefers the other.
+
+    Case and punctuation aside, unless they are all that tells the two answers apart.
+    """
+    verdicts: dict[tuple[object, frozenset[_Said]], tuple[_Said, int]] = {}
     for pair in pairs:
-        asked = tuple((one.role, folded(one.content)) for one in pair.row.prompt)
-        chosen, answers = folded(pair.row.completion), frozenset((folded(pair.row.completion), folded(pair.rejected)))
-        preferred, line = verdicts.setdefault((asked, answers), (chosen, pair.row.line))
+        asked = tuple((one.role, _said(one.content)) for one in pair.row.prompt)
+        chosen, rejected = _said(pair.row.completion), _said(pair.rejected)
+        if chosen == rejected:
+            chosen, rejected = folded(pair.row.completion), folded(pair.rejected)
+        preferred, line = verdicts.setdefault((asked, frozenset((chosen, rejected))), (chosen, pair.row.line))
         if preferred != chosen:
             message = f"line {line} prefers the other of the same two answers"
             yield found("E223", message, row=pair.row.number, line=pair.row.line, related=[line])
+
+
+def _said(text: str) -> _Said:
+    """Its words, and the signs that make 5 + 3 another question than 5 - 3. Without any it is what it is."""
+    return (*words(text), *_SIGN.findall(text)) or text.strip()
 
 
 def _check_held_out(pairs: Sequence[Pair], data: Data) -> Iterator[Problem]:
@@ -175,19 +183,19 @@ def _check_held_out(pairs: Sequence[Pair], data: Data) -> Iterator[Problem]:
 def held_out(pairs: Sequence[Pair], data: Data) -> dict[int, str]:
     """Why pairs cannot train beside this data, by line: they ask what a validation or test row asks, or nearly so.
 
-    Such a row would measure nothing any more. Nearly is what keeps rows of the data in one split, of prompt and
-    preferred answer together; or of the prompts alone, unless training rows of the data come as near: that is a form of
-    asking.
+    Such a row would measure nothing any more. Nearly is what keeps rows of the data in one split, of the very two that
+    are compared: of prompt and preferred answer together; or of the prompts alone, unless that of a training row is as
+    well nearly the held-out row's: that is a form of asking.
     """
     sorted_out = list(zip(data.rows, data.splits, strict=True))
     held = [(row, f"line {row.line}, a {split} row") for row, split in sorted_out if split is not Split.TRAIN]
     trained = [_prompt(row) for row, split in sorted_out if split is Split.TRAIN]
     rows = [pair.row for pair in pairs]
     same = {_asked(row): name for row, name in reversed(held)}
-    usual = _repeating(trained, [_prompt(row) for row, _ in held])
+    usual = repeating(trained, [_prompt(row) for row, _ in held])
     own = [one for place, one in enumerate(held) if place not in usual]
-    near = _repeating([_prompt(row) for row, _ in own], [_prompt(row) for row in rows])
-    whole = _repeating([row for row, _ in held], rows)
+    near = repeating([_prompt(row) for row, _ in own], [_prompt(row) for row in rows])
+    whole = repeating([row for row, _ in held], rows)
     reasons = {}
     for place, row in enumerate(rows):
         if name := same.get(_asked(row)):
@@ -206,16 +214,3 @@ def _asked(row: Row) -> tuple[object, ...]:
 def _prompt(row: Row) -> Row:
     """The row without its answer. Where it has no words, its prompt stands for them."""
     return row._replace(completion="", digest=repr(row.prompt))
-
-
-def _repeating(firsts: Sequence[Row], rows: Sequence[Row]) -> dict[int, int]:
-    """Rows, by index, that stand in a cluster of near duplicates with one of the first; with the index of that one."""
-    if not firsts or not rows:
-        return {}
-    both = [*firsts, *rows]
-    clusters = Clusters(len(both))
-    for one in _alike(both):
-        clusters.join(one.first, one.second)
-    # A cluster is named by its smallest member, which is of the first if any member is.
-    names = {place: clusters.of(len(firsts) + place) for place in range(len(rows))}
-    return {place: name for place, name in names.items() if name < len(firsts)}

@@ -16,6 +16,7 @@ from registry.records import (
     CreateAdapter,
     CreateTraining,
     FaultKind,
+    PostProgress,
     ProgressNote,
     Role,
     StepProgress,
@@ -276,28 +277,43 @@ def test_a_worker_is_refused_once_its_run_was_stopped_and_hears_of_it(site: Site
     assert client.training(job.id).finished_at is None
 
 
-@pytest.mark.parametrize("action", ["pause", "cancel"])
-def test_the_last_words_of_a_stopped_run_are_taken_until_another_worker_claims_it(site: Site, action: str) -> None:
+def test_the_last_words_of_a_paused_run_are_taken_until_another_worker_claims_it(site: Site) -> None:
     client, job = site.client("trainer"), claimed(site)
     client.post_progress(job, [step(1)])
-    stop = client.pause_training if action == "pause" else client.cancel_training
-    stop(job.id)
+    client.pause_training(job.id)
     last = [step(2), saved_at(3, 2, 2.5)]
     for _ in range(2):
         client.post_progress(job, last, last_words=True)
     assert [one.step for one in client.training_checkpoints(job.id)] == [2]
     assert [one.step for one in client.training_metrics(job.id)] == [1, 2]
     said = [one.message for one in client.training_events(job.id)]
-    assert said[-2:] == ["saved step 2", said[-1]] and said[-1].startswith(action), "told of before it was stopped"
-    assert client.training(job.id).status == {"pause": "paused", "cancel": "cancelled"}[action]
+    assert said[-2:] == ["saved step 2", said[-1]] and said[-1].startswith("paused"), "told of before it was stopped"
+    assert client.training(job.id).status is TrainingStatus.PAUSED
     client.resume_training(job.id)
     again = client.claim_training("w")
     assert again is not None and again.id == job.id
     for _ in range(2):  # also once the new one is stopped
         error = refusal(client.post_progress, job, [saved_at(4, 4, 2.0)], last_words=True)
         assert (error.status, error.code) == (409, "stale_lease")
-        stop(job.id)
+        client.pause_training(job.id)
     assert [one.step for one in client.training_checkpoints(job.id)] == [2]
+
+
+def test_a_cancelled_run_has_no_last_words_also_where_it_was_paused_before(site: Site) -> None:
+    client = site.client("trainer")
+    for stops in ([client.cancel_training], [client.pause_training, client.cancel_training]):
+        job = claimed(site)
+        for stop in stops:
+            stop(job.id)
+        error = refusal(client.post_progress, job, [step(2)], last_words=True)
+        assert (error.status, error.code) == (409, "stale_lease") and list(client.training_metrics(job.id)) == []
+
+
+def test_a_post_of_progress_holds_no_key_that_a_registry_of_before_would_refuse(site: Site) -> None:
+    assert msgspec.json.encode(PostProgress(fence=3)) == b'{"fence":3}'
+    assert msgspec.json.encode(PostProgress(fence=3, last_words=True)) == b'{"fence":3,"last_words":true}'
+    asked = CreateTraining(adapter="a", recipe="r", dataset="sha256:" + "0" * 64)
+    assert set(msgspec.json.decode(msgspec.json.encode(asked))) == {"adapter", "recipe", "dataset"}
 
 
 def test_a_run_that_no_worker_had_or_that_is_over_has_no_last_words(site: Site) -> None:
@@ -442,6 +458,17 @@ def test_metrics_can_be_thinned_and_keep_the_first_and_the_last(site: Site) -> N
     client.post_progress(job, [step(number) for number in range(1, 101)])
     found = client.training_metrics(job.id, points=10)
     assert len(found) == 10 and (found[0].step, found[-1].step) == (1, 100)
+
+
+def test_a_step_that_is_told_with_other_words_begins_another_stage_of_the_curve(site: Site) -> None:
+    client, job = site.client("trainer"), claimed(site)
+    words = ["training on 9 rows", "training on 9 rows", "training on 4 pairs", "training on 4 pairs"]
+    told = [msgspec.structs.replace(step(n), message=message) for n, message in enumerate(words, 1)]
+    told.insert(1, saved_at(9, 1, 0.5))  # a checkpoint's words are no stage's
+    notes = [msgspec.structs.replace(note, number=number) for number, note in enumerate(told, 1)]
+    client.post_progress(job, notes)
+    client.post_progress(job, [msgspec.structs.replace(step(2), number=9, message=words[0])])  # done again
+    assert [(one.step, one.stage) for one in client.training_metrics(job.id)] == [(1, 1), (2, 1), (3, 2), (4, 2)]
 
 
 def saved_at(number: int, at: int, loss: float | None, validation: float | None = None) -> ProgressNote:

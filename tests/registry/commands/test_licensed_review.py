@@ -1,5 +1,6 @@
 """The registry counts, in the ledger that it stores, the rows that a licensed person reviewed; the gate asks that."""
 
+import json
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,11 +15,22 @@ from site_under_test import DATASET
 from registry.commands import adapters, versions
 from registry.commands.bundle import bundle_of
 from registry.commands.gate import assess
-from registry.errors import BlobDamaged, GateNotSatisfied
-from registry.events import VersionSubmitted, decode_entry
+from registry.errors import BlobDamaged, GateNotSatisfied, Unavailable
+from registry.events import GENESIS, chain_hash
 from registry.gate.policy import policy_digest
 from registry.gate.recompute import recompute
-from registry.records import Bundle, Check, LedgerReviews, ProvenanceRule, State, Status, SubmitVersion
+from registry.names import canonical
+from registry.records import (
+    Bundle,
+    Check,
+    GateReport,
+    LedgerReviews,
+    ProvenanceRule,
+    State,
+    Status,
+    SubmitVersion,
+    Verdict,
+)
 from registry.settings import Home
 from trainer.ledger import LedgerRow, write_ledger
 
@@ -143,6 +155,37 @@ def test_a_ledger_that_rotted_is_not_counted_and_the_version_not_sealed(bench: B
         bench.complete(1)
 
 
+def test_a_ledger_that_could_not_be_read_this_time_seals_nothing_and_the_next_time_it_counts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for data in (*make_adapter(fill=1).values(), DATASET, ledger := ledger_of(RIGHT)):
+        bench.registry.blobs.put(data)
+    training = make_training(dataset=DATASET, ledger=ledger)
+    request = msgspec.structs.replace(submission(1), training=training)
+    number = bench.run(CI, versions.submit, adapter=NAME, request=request).value.number
+    head, blobs = bench.registry.journal.head, bench.registry.blobs
+
+    def gone(sha256: str) -> int:
+        """Quarantined by somebody else between the look and the reading."""
+        blobs.path(sha256).rename(bench.home.root / "aside")
+        return 0
+
+    with monkeypatch.context() as broken:
+        broken.setattr("registry.ledgers._COUNTING_MEMORY", "1KB")
+        with pytest.raises(Unavailable, match=r"Out of Memory"):
+            bench.complete(number)
+        broken.undo()
+        broken.setattr(blobs, "check", gone)
+        with pytest.raises(Unavailable, match=r"Cannot access") as raised:
+            bench.complete(number)
+        assert str(bench.home.root) not in str(raised.value)
+    stored = bench.registry.view().version(NAME, number)
+    assert stored is not None and stored.state is State.UPLOADING and bench.registry.journal.head == head
+    (bench.home.root / "aside").rename(blobs.path(training.ledger.removeprefix("sha256:")))
+    bench.complete(number)
+    assert counted(bench, number) == LedgerReviews(trained=1, licensed=1)
+
+
 @pytest.mark.slow
 def test_a_policy_that_comes_to_demand_it_judges_what_was_counted_before(home: Home) -> None:
     """Counting does not wait for the demand; promotion asks the present policy too."""
@@ -158,19 +201,49 @@ def test_a_policy_that_comes_to_demand_it_judges_what_was_counted_before(home: H
             bench.promote(bad)
 
 
-def test_an_entry_from_before_reviews_were_counted_is_read_and_never_passes(bench: Bench) -> None:
-    number = pushed(bench, ledger_of(RIGHT))
-    (body,) = [one.body for one in bench.registry.journal.read() if b'"version.submitted"' in one.body]
-    (event,) = decode_entry(body).events
-    assert isinstance(event, VersionSubmitted) and event.reviews is not None
-    old = msgspec.to_builtins(event)
-    del old["reviews"]
-    assert msgspec.convert(old, VersionSubmitted).reviews is None
-    view = bench.registry.view()
-    stored = view.version(NAME, number)
+def report_of(bench: Bench, number: int, policy: str | None = None) -> GateReport:
+    stored = bench.registry.view().version(NAME, number)
     assert stored is not None
-    report = assess(view, stored._replace(reviews=None))
-    assert next(one.status for one in report.checks if one.kind == "licensed_review") is Status.INVALID
+    return assess(bench.registry.view(), stored, policy=policy)
+
+
+def rewrite(journal: Path) -> None:
+    """As it was written before reviews were counted: the same entries without them, chained anew."""
+    lines, prev = [], GENESIS
+    for line in journal.read_bytes().splitlines():
+        entry = json.loads(line.partition(b" ")[2])
+        for event in entry["events"]:
+            assert ("reviews" in event) is (event["type"] == "version.submitted")
+            event.pop("reviews", None)
+        body = canonical(entry | {"prev": prev})
+        prev = chain_hash(body)
+        lines.append(prev.encode() + b" " + body + b"\n")
+    journal.write_bytes(b"".join(lines))
+
+
+@pytest.mark.slow
+def test_a_journal_from_before_reviews_were_counted_is_folded_to_the_very_reports_that_it_had(home: Home) -> None:
+    """Of a version that passes and one that does not; only a policy that demands reviews tells the journals apart."""
+    with bench_in(home.root) as bench:
+        bench.create_adapter()
+        numbers = [pushed(bench, ledger_of(RIGHT), fill) for fill in (1, 2)]
+        bench.evaluate()
+        bench.evaluate(correct=20)
+        bench.review()
+        told = [msgspec.json.encode(report_of(bench, number)) for number in numbers]
+        verdicts = [report_of(bench, number).verdict for number in numbers]
+        assert verdicts == [Verdict.GO, Verdict.NO_GO]
+        bench.close()
+        rewrite(home.journal)
+        for file in home.root.glob("catalog.duckdb*"):
+            file.unlink()
+        bench.registry = Bench(home).registry
+        assert [counted(bench, number) for number in numbers] == [None, None]
+        assert [msgspec.json.encode(report_of(bench, number)) for number in numbers] == told
+        assert bench.promote(1).number == 1 and bench.tables() == bench.rebuilt()
+        bench.run(ADMIN, adapters.set_policy, adapter=NAME, policy=DEMANDED, if_match=None)
+        present = bench.registry.view().adapter(NAME)
+        assert present is not None and judged(bench, 1, present.policy).status is Status.INVALID
 
 
 def test_the_bundle_alone_comes_to_the_same_check(bench: Bench) -> None:

@@ -1,12 +1,14 @@
 """The page that compares runs: each is told apart without colour, nobody sees another project's, and it is readable."""
 
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import axe_playwright_python
+import msgspec
 import pytest
 from browser_under_test import CHROMIUM, PHONE, browsing, chromium
 from factories import BASE
@@ -15,9 +17,13 @@ from hypothesis import strategies as st
 from playwright.sync_api import Browser
 from site_under_test import DATASET, Site, running
 
+from registry.cli import main
+from registry.comparison import compared
 from registry.records import CreateAdapter, CreateTraining, ProgressNote, Role, StepProgress
 from registry.settings import Home
+from registry.web import trainings
 from registry.web.curves import LETTERS, Curves, loss_chart, swatch
+from registry.web.rendering import render
 
 EVIL = "<script>alert(1)</script>\u202e"
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
@@ -37,22 +43,44 @@ def runs(site: Site) -> list[str]:
     return [trained(site, f"[lora]\nrank = {8 * n}\n", n, ends=n < 5) for n in range(1, 6)]
 
 
-def trained(site: Site, more: str, n: int = 1, adapter: str = "support-bot", *, ends: bool = True) -> str:
-    """A run with three steps and a checkpoint."""
+def trained(
+    site: Site,
+    more: str,
+    n: int = 1,
+    adapter: str = "support-bot",
+    *,
+    ends: bool = True,
+    preferences: str | None = None,
+) -> str:
+    """A run with three steps and a checkpoint, told in the words of one stage or, with preferences, of two."""
     client = site.client("trainer")
     recipe = f'name = "r"\nbase = "b"\ndata = "d"\nsystem = "{EVIL}"\n{more}'
     dataset = "sha256:" + client.upload(DATASET).sha256
-    run = client.submit_training(CreateTraining(adapter=adapter, recipe=recipe, dataset=dataset))
+    run = client.submit_training(
+        CreateTraining(adapter=adapter, recipe=recipe, dataset=dataset, preferences=preferences)
+    )
     job = client.claim_training("w")
     assert job is not None and job.id == run.id
     steps = [StepProgress(step=one, steps=9, loss=n + 4.0 / one, tokens_per_second=100.0 * n) for one in (1, 2, 3)]
     saved = StepProgress(step=3, steps=9, loss=1.0, validation_loss=n + 0.5, checkpoint=True)
+    words = ["rows", "rows", "pairs" if preferences else "rows", "saved"]
     client.post_progress(
-        job, [ProgressNote(number=i, message="m", step=one) for i, one in enumerate([*steps, saved], 1)]
+        job,
+        [
+            ProgressNote(number=i, message=said, step=one)
+            for i, (said, one) in enumerate(zip(words, [*steps, saved], strict=True), 1)
+        ],
     )
     if ends:
         client.cancel_training(job.id)
     return job.id
+
+
+def told(site: Site, run: str, steps: list[StepProgress]) -> None:
+    """More steps of a run that goes on, as its first worker would tell them."""
+    notes = [{"number": one.step, "message": "rows", "step": msgspec.to_builtins(one)} for one in steps]
+    answer = site.http("POST", f"/v1/jobs/{run}/progress", "trainer", json={"fence": 1, "notes": notes})
+    assert answer.status_code == 200
 
 
 def page(site: Site, *ids: str, who: str | None = "trainer") -> tuple[int, str, dict[str, str]]:
@@ -88,6 +116,56 @@ def test_what_others_wrote_is_text_and_nothing_else(site: Site, runs: list[str])
 def test_losses_over_other_rows_are_said_to_be_so(site: Site, runs: list[str]) -> None:
     other = trained(site, "seed = 1\n")
     assert "These runs differ in seed:" in page(site, runs[0], other)[1]
+
+
+def test_of_a_run_with_a_second_stage_only_the_first_is_compared(site: Site, runs: list[str]) -> None:
+    pairs = "sha256:" + site.client("trainer").upload(DATASET).sha256
+    html = page(site, runs[0], trained(site, '[dpo]\npairs = "p"\n', preferences=pairs))[1]
+    text = re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", html))
+    assert "These runs differ in [dpo]:" in html and "losses up to step 3 2" in text
+    assert "loss at 100 % 2.333 3" in text and "B: loss from 5 at step 1 to 3 at step 2" in html
+
+
+def test_a_page_of_long_recipes_and_many_checkpoints_is_made_small_and_not_in_the_event_loop(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_in = set[str]()
+
+    def noted(original: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            made_in.add(threading.current_thread().name)
+            return original(*given, **named)
+
+        return call
+
+    long = [trained(site, "".join(f"a{key} = {n}\n" for key in range(3000)), n, ends=False) for n in (1, 2)]
+    saved = [StepProgress(step=at, steps=900, validation_loss=1.0, checkpoint=True) for at in range(10, 900)]
+    for one in long:
+        told(site, one, saved)
+    for name, part in {"compared": compared, "loss_chart": loss_chart, "render": render}.items():
+        monkeypatch.setattr(trainings, name, noted(part))
+    status, html, _ = page(site, *long)
+    assert status == 200 and "and 2800 more keys" in html and html.count("<tr") < 250
+    assert html.count('class="mark run-A"') == 201, "with the one of the legend"
+    assert "validation loss from 1.5 at step 3 to 1 at step 899" in html
+    assert all(name.startswith("tunegate-reader") for name in made_in) and made_in
+
+
+def test_page_and_terminal_show_the_same_figures(
+    site: Site, runs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = trained(site, "", ends=False)
+    told(site, long, [StepProgress(step=one, steps=900, loss=1000.0 - one) for one in range(10, 900)])
+    monkeypatch.setenv("TUNEGATE_URL", site.url)
+    monkeypatch.setenv("TUNEGATE_TOKEN", site.tokens["trainer"])
+    main(["training", "compare", runs[0], long])
+    terminal = re.sub(r"[^\w%.]+", " ", capsys.readouterr().out)
+    shown = re.findall(
+        r"<tr><th[^>]*>(loss at \d+ %)</th><td>([^<]*)</td><td>([^<]*)</td>", page(site, runs[0], long)[1]
+    )
+    assert len(shown) == 6
+    for figures in shown:
+        assert " ".join(figures) in terminal
 
 
 def test_a_question_that_cannot_be_answered_is_refused_in_words(site: Site, runs: list[str]) -> None:
