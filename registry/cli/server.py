@@ -1,5 +1,6 @@
 """tunegate serve, rebuild: running a registry."""
 
+import resource
 import socket
 import sys
 
@@ -14,6 +15,9 @@ from registry.errors import InvalidRequest
 from registry.opening import open_registry, rebuild
 from registry.operations import logs
 
+# 1,000 connections, and for each a blob and a question that are open; many systems give a process 1,024 unless it asks.
+_DESCRIPTORS = 8192
+
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
@@ -24,6 +28,7 @@ def serve(host: str, port: int, drain_seconds: float) -> None:
     settings.metrics_need_token(), settings.proxies(), settings.request_rate()  # wrong ones end it before it begins
     settings.address_connections()
     logs.configure(settings.log_form())
+    _allow_many_files()
     listener = _listen(host, port)
     home = settings.home()
     registry, first_start = open_registry(home)
@@ -39,6 +44,13 @@ def serve(host: str, port: int, drain_seconds: float) -> None:
     if registry.damage:
         errors.print(f"[bold red]error:[/] {escape(registry.damage)}")
         sys.exit(UNKNOWN)
+
+
+def _allow_many_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from registry.errors import StorageDamaged, StorageFull
+from registry.errors import StorageDamaged, StorageFull, Unavailable
 
 # Python has no name for it; a system without it writes everything back at the fsync.
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
@@ -29,12 +29,17 @@ def start_writeback(fd: int, offset: int, size: int) -> None:
 
 @contextlib.contextmanager
 def guarded(what: str) -> Iterator[None]:
-    """Failures of the file system as ours: StorageFull where space is short, StorageDamaged for any other."""
+    """Failures of the file system as ours: StorageFull where space is short, StorageDamaged for any other.
+
+    Too many open files are no damage: Unavailable, and well once some are closed.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(f"{what}: no space left; free some and try again") from None
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise Unavailable(f"{what}: too many files are open; try again, or allow more (`ulimit -n`)") from None
         raise StorageDamaged(f"{what}: {error.strerror}; look at the disk that the home lies on") from None
 
 

@@ -1,6 +1,7 @@
 """Clients that are slow, silent, half gone or absurd, all at once: others are served. And many who write at once."""
 
 import contextlib
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import msgspec
 import pytest
 from factories import sha
 from registry_under_test import ADMIN, CI, NAME, bench_in, submission
-from server_under_test import PLAIN, served
+from server_under_test import PLAIN, Server, served
 from soak import amount
 
 from registry.commands import tokens
@@ -100,6 +101,16 @@ def test_beside_hundreds_of_silent_and_slow_connections_everyone_else_is_served(
         body = msgspec.json.encode(submission(3))
         made = http.post(f"/v1/adapters/{NAME}/versions", content=body, headers={"Content-Type": "application/json"})
         assert made.status_code == 201, made.text
+
+
+def test_a_low_limit_of_open_files_is_raised_to_what_its_connections_need(home: Home) -> None:
+    server = Server(home, before=("sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh"))
+    try:
+        server.address()
+        soft, hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    finally:
+        server.kill()
+    assert soft == (8192 if hard == resource.RLIM_INFINITY else min(hard, 8192))
 
 
 @pytest.mark.parametrize(

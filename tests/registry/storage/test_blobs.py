@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from registry.errors import (
     StorageFull,
     TooLarge,
     TunegateError,
+    Unavailable,
 )
 from registry.settings import Limits
 from registry.storage import uploads
@@ -160,6 +162,21 @@ def test_failing_disk_is_an_error_of_ours_and_keeps_nothing(
         upload.finish()
     monkeypatch.undo()
     assert list(files(blobs)) == [] and not blobs.has(sha(DATA))
+
+
+def test_too_many_open_files_are_no_damage(blobs: LocalBlobs) -> None:
+    """Damage would end the service."""
+    upload = blobs.upload(sha(DATA), total=len(DATA), offset=0)
+    upload.write(DATA)
+    upload.finish()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(Unavailable, match="too many files are open") as raised:
+            blobs.read(sha(DATA))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not isinstance(raised.value, StorageDamaged) and blobs.read(sha(DATA)) == DATA
 
 
 def test_blob_whose_name_did_not_become_durable_is_not_there(
