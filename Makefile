@@ -51,9 +51,9 @@ coverage: install ## the core's tests; fails unless they reach its every line an
 	$(BIN)/coverage run -m pytest -q $(CORE)
 	$(BIN)/coverage report
 
-soak: install packages ## the fault tests with large numbers: every point, hundreds of kills; takes an hour or two
+soak: install packages ## the fault tests with large numbers: every point, hundreds of kills; takes hours
 	TUNEGATE_SOAK=1 $(BIN)/pytest -q -n 2 --timeout 7200 tests/faults tests/registry/test_crash.py \
-		tests/registry/test_state_machine.py
+		tests/registry/test_state_machine.py tests/registry/api/test_training_fuzz.py tests/trainer/test_run_fuzz.py
 
 packages: ## strace, libfaketime and chromium, which tests use: installed where we are root on Debian
 	@missing=; for tool in strace faketime chromium; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
