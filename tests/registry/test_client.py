@@ -139,7 +139,7 @@ SUITES = (200, "application/json", b"[]")
 
 def test_the_public_surface_is_what_is_exported() -> None:
     exported = registry.client.__all__
-    assert sorted(exported) == list(exported)
+    assert len(set(exported)) == len(exported)
     assert all(hasattr(registry.client, name) for name in exported)
     assert {"Client", "AsyncClient", "Refused", "Unreachable"} <= set(exported)
 

@@ -121,6 +121,7 @@ def test_an_accepted_loss_sets_the_last_entry_aside_and_says_so(home: Home, capl
     bad = bytearray(good)
     bad[-20] ^= 1
     home.journal.write_bytes(bad)
+    caplog.clear()
     with caplog.at_level(logging.WARNING, "tunegate"):
         last = rebuild(home, accept_loss=True)
     aside = home.journal.with_name(f"{home.journal.name}.torn-at-{begin}")
