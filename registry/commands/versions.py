@@ -1,6 +1,7 @@
 """Versions: submitted by their hashes, completed once every byte is here, sealed for good."""
 
 import logging
+from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
@@ -171,16 +172,26 @@ def _inspected(context: Context, stored: StoredVersion) -> Inspected:
 def _reviews(context: Context, training: TrainingRecord) -> LedgerReviews:
     """Counted here and now, whatever the policy asks today: another one may ask for it later.
 
-    What is no ledger is no fault of the files; it is for a policy that demands reviews to refuse. What is said here is
-    said for good, so a ledger that could not be read this time raises Unavailable, and the version is not sealed.
+    Within a minute the same for all versions with this ledger: to open a database takes longer than all else of a seal.
     """
     blobs, sha256 = context.services.blobs, training.ledger.removeprefix("sha256:")
     if (size := blobs.size(sha256)) > _LEDGER_BYTES:
         return LedgerReviews(problem=f"its ledger has {size:,} bytes, {_LEDGER_BYTES:,} are read at most")
+    minute = context.time.replace(second=0, microsecond=0)
+    with blobs.open(sha256) as file:
+        return blobs.fact(sha256, file, f"reviews by {minute}", lambda: _count_reviews(blobs, sha256, context.time))
+
+
+def _count_reviews(blobs: LocalBlobs, sha256: str, by: datetime) -> LedgerReviews:
+    """What is no ledger is no fault of the files; it is for a policy that demands reviews to refuse.
+
+    What is said here is said for good, so a ledger that could not be read this time raises Unavailable, and the
+    version is not sealed.
+    """
     blobs.check(sha256)
     try:
         with Ledger(blobs.path(sha256)) as ledger:
-            return ledger.reviews(context.time)
+            return ledger.reviews(by)
     except InvalidRequest as error:
         _log.warning("the ledger %s could not be read: %s", sha256, error)
         return LedgerReviews(problem="its ledger cannot be read as one of a training run of at most a million rows")
@@ -239,7 +250,7 @@ def inspect_stored(
         found = inspect(AdapterFiles(sizes, config, header, base_tensors, base_id, readme))
         if not any(finding.severity == "error" for finding in found):
             spans, start = spans_of(header), 8 + len(header)
-            found += blobs.fact(by_path[WEIGHTS], weights, lambda: list(check_weights(weights, spans, start)))
+            found += blobs.fact(by_path[WEIGHTS], weights, "values", lambda: list(check_weights(weights, spans, start)))
     return found
 
 

@@ -60,7 +60,7 @@ class LocalBlobs:
         # Files found whole, by inode, size and time of change; the lock guards the forgetting.
         self._checked: dict[tuple[str, int, int, int], None] = {}
         self._checking = threading.Lock()
-        self._facts: dict[tuple[str, int, int, int], Any] = {}
+        self._facts: dict[tuple[str, str, int, int, int], Any] = {}
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -140,9 +140,12 @@ class LocalBlobs:
         with self.open(sha256) as file:
             return _identity(sha256, file) in self._checked
 
-    def fact(self, sha256: str, file: BinaryIO, work: Callable[[], T]) -> T:
-        """What follows from the bytes of an open blob and nothing else: worked out once, while its file is the same."""
-        identity = _identity(sha256, file)
+    def fact(self, sha256: str, file: BinaryIO, about: str, work: Callable[[], T]) -> T:
+        """What follows from the bytes of an open blob and nothing else: worked out once, while its file is the same.
+
+        about: which fact, as a file may be read as several things.
+        """
+        identity = (about, *_identity(sha256, file))
         try:
             found: T = self._facts[identity]
         except KeyError:

@@ -121,6 +121,26 @@ def test_a_ledger_too_large_to_be_read_is_said_to_be(bench: Bench, monkeypatch: 
     assert "has 6 bytes, 5 are read at most" in reason and "README.md" in reason
 
 
+def test_versions_with_the_same_ledger_have_it_counted_once_a_minute(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+
+    class Counted(versions.Ledger):
+        def __init__(self, path: Path) -> None:
+            opened.append(path)
+            super().__init__(path)
+
+    monkeypatch.setattr(versions, "Ledger", Counted)
+    told = []
+    for fill in (1, 2, 3):
+        stored = bench.registry.view().version(NAME, pushed(bench, ledger_of(RIGHT), fill))
+        assert stored is not None
+        told.append(stored.reviews)
+    # Twice where a minute ended meanwhile.
+    assert len(opened) in (1, 2) and told == 3 * [LedgerReviews(trained=1, licensed=1)]
+
+
 def test_without_a_training_record_there_is_nothing_to_count(bench: Bench) -> None:
     number = pushed(bench, None)
     assert counted(bench, number) is None and judged(bench, number).status is Status.FAIL

@@ -300,10 +300,12 @@ def test_what_follows_from_a_blob_is_worked_out_once_for_as_long_as_its_file_is_
                 looks.append(sha256)
                 return len(file.read())
 
-            return blobs.fact(sha256, file, work)
+            return blobs.fact(sha256, file, "length", work)
 
     assert [length(digest), length(digest), length(other)] == [len(DATA), len(DATA), 11]
     assert looks == [digest, other]
+    with blobs.open(digest) as file:
+        assert blobs.fact(digest, file, "first byte", lambda: file.read(1)) == DATA[:1], "another fact of the same file"
     blobs.quarantine(digest)
     blobs.put(DATA)
     assert length(digest) == len(DATA) and looks == [digest, other, digest], "other bytes may have stood there"
