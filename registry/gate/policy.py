@@ -32,10 +32,12 @@ def read_policy(text: str) -> Policy:
     """Policy from TOML; raises InvalidRequest that names the line or the key."""
     try:
         policy = msgspec.convert(tomllib.loads(text), Policy)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidRequest(f"the policy is not valid TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"the policy does not fit: {error}; see docs/policy.md for every key") from None
+    except RecursionError:
+        raise InvalidRequest("the policy is nested too deep; see docs/policy.md for its keys") from None
+    except ValueError as error:  # not TOML, or a number of thousands of digits
+        raise InvalidRequest(f"the policy is not valid TOML: {error}") from None
     return check_policy(policy)
 
 

@@ -340,3 +340,11 @@ def test_each_output_is_rated_by_three_people_at_least_and_by_all_at_most() -> N
         else:
             with pytest.raises(InvalidRequest, match=r"review\.ratings_per_output"):
                 check_policy(policy)
+
+
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 5000, "a = " + "{a = " * 5000, "a = 0x" + "f" * 5000, "a = 9" + "9" * 5000]
+)
+def test_a_policy_without_measure_is_refused_in_words(text: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"the policy (is|does not)"):
+        read_policy(text)
